@@ -158,6 +158,9 @@ pub enum Reason {
         /// The number of parties that are required.
         required: usize,
     },
+    /// The signature of a transaction is not one of a key pair.
+    #[error("only a key pair can sign a transaction")]
+    NotSendable,
     /// Two endpoints contradict each other. At least one of them is wrong.
     #[error("endpoints contradict each other: {0} and {1}")]
     Disagreement(String, String),

@@ -47,6 +47,7 @@ mod contract;
 mod endpoint;
 mod evaluate;
 mod rpc;
+mod send;
 mod wire;
 
 use std::fmt;
@@ -57,6 +58,7 @@ use alloy::primitives::{Address, B256, U256};
 use tokio::task::JoinSet;
 use url::Url;
 
+pub use crate::permit2::TransactionTerms;
 pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
 pub use contract::ContractSignature;
 pub use rpc::{EndpointError, RpcError};

@@ -397,6 +397,7 @@ impl Builder<'_> {
                 "transfer_methods",
                 scope.transfer_methods.first().map(|one| one.at),
             ),
+            ("gas_sponsoring", place(scope.gas_sponsoring.as_ref())),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -448,6 +449,9 @@ impl Builder<'_> {
         if !scope.transfer_methods.is_empty() {
             let methods = contents(&scope.transfer_methods).map(|(_, method)| *method);
             rules = rules.transfer_methods(methods);
+        }
+        if let Some(allowed) = content(scope.gas_sponsoring.as_ref()) {
+            rules = rules.gas_sponsoring(*allowed);
         }
         rules
     }

@@ -86,6 +86,7 @@ pub(super) struct Scope {
     pub(super) remember_terms: Option<Value<Duration>>,
     pub(super) schemes: Vec<Value<Scheme>>,
     pub(super) transfer_methods: Vec<Value<TransferMethod>>,
+    pub(super) gas_sponsoring: Option<Value<bool>>,
 }
 
 #[derive(Deserialize)]

@@ -19,6 +19,7 @@ mod refusals;
 mod reply;
 mod resume;
 mod retry;
+mod sponsor;
 mod terms_cache;
 mod transport;
 mod upkeep;

@@ -310,6 +310,7 @@ impl Writer<'_> {
                 remember_terms: settings.remember_terms.or(known.remember_terms),
                 schemes: settings.schemes.clone().or(known.schemes),
                 transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
+                gas_sponsoring: settings.gas_sponsoring.or(known.gas_sponsoring),
             }
         })
     }
@@ -356,6 +357,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         remember_terms: settings.remember_terms,
         schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
         transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
+        gas_sponsoring: settings.gas_sponsoring,
     }
 }
 
@@ -405,6 +407,7 @@ fn settings(settings: &HostSettings) -> Table {
                 .as_ref()
                 .map(|methods| shown_list(methods)),
         ),
+        ("gas_sponsoring", settings.gas_sponsoring.map(Value::Flag)),
     ];
     let set = keys
         .into_iter()

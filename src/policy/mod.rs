@@ -132,6 +132,7 @@ struct HostSettings {
     remember_terms: Option<Duration>,
     schemes: Option<Vec<Scheme>>,
     transfer_methods: Option<Vec<TransferMethod>>,
+    gas_sponsoring: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,6 +106,10 @@ pub(crate) struct Chain {
     pub(crate) allowances: HashMap<Address, U256>,
     /// The allowances of Permit2 over one token of an account. They replace those over every token.
     pub(crate) token_allowances: HashMap<(Token, Address), U256>,
+    /// The approvals that accounts sent through a node, by transaction.
+    pub(crate) approvals: HashMap<B256, Network>,
+    /// The number of transactions that accounts sent through a node.
+    pub(crate) sent: HashMap<(Network, Address), u64>,
 }
 
 impl Chain {

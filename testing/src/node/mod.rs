@@ -1,5 +1,6 @@
 //! JSON-RPC nodes of the simulated chain.
 
+mod transaction;
 mod view;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use url::Url;
 use crate::body::Body;
 use crate::seller::Seller;
 use crate::server::{Listener, answer_requests, read_body};
+use alloy::primitives::hex;
 use bursar::Network;
 use view::View;
 
@@ -264,6 +266,15 @@ impl Shared {
             .and_then(Value::as_str)
             .unwrap_or_default();
         let params = request.get("params").unwrap_or(&Value::Null);
+        if method == "eth_sendRawTransaction" && fault != Some(NodeFault::SoftError) {
+            let raw = params.get(0).and_then(Value::as_str).unwrap_or_default();
+            let raw = hex::decode(raw).map_err(|_| (-32602, "invalid params".into()))?;
+            let mut state = self.seller.state();
+            let sent = transaction::run(&mut state.chain, self.network, &raw);
+            return sent
+                .map(|hash| json!(hash.to_string()))
+                .map_err(|text| (-32000, text.into()));
+        }
         let state = self.seller.state();
         let view = View {
             chain: &state.chain,

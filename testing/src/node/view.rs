@@ -19,6 +19,10 @@ const LAG: u64 = 30 * 86_400;
 /// A JSON-RPC error: code and message.
 pub(super) type Refusal = (i64, Cow<'static, str>);
 
+/// The price of a unit of gas, in wei: the part that is burned, and the usual part for the producer of the block.
+const BASE_FEE: u64 = 1_000_000_000;
+const PRIORITY_FEE: u64 = 100_000_000;
+
 const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
 const REVERTED: Refusal = (3, Cow::Borrowed("execution reverted"));
 const PRUNED: Refusal = (-32000, Cow::Borrowed("missing trie node"));
@@ -78,6 +82,14 @@ impl View<'_> {
                 (block, Some(NodeFault::NoHistory)) if block < self.head() => Err(PRUNED),
                 (block, _) => self.eth_call(parameter(0)?, block),
             },
+            "eth_getTransactionCount" => {
+                let sender = parameter(0)?.as_str().and_then(|text| text.parse().ok());
+                let sent = (self.network, sender.ok_or(INVALID)?);
+                Ok(quantity(self.chain.sent.get(&sent).copied().unwrap_or(0)))
+            }
+            // As much as an approval takes.
+            "eth_estimateGas" => Ok(quantity(55_000)),
+            "eth_maxPriorityFeePerGas" => Ok(quantity(PRIORITY_FEE)),
             "eth_getTransactionByHash" => Ok(self.transaction(word(parameter(0)?)?)),
             "eth_getTransactionReceipt" => self.receipt(word(parameter(0)?)?),
             "eth_getLogs" => self.logs(parameter(0)?),
@@ -144,6 +156,7 @@ impl View<'_> {
             "hash": self.hash(number).to_string(),
             "parentHash": self.hash(number.saturating_sub(1)).to_string(),
             "timestamp": quantity(number),
+            "baseFeePerGas": quantity(BASE_FEE),
             "transactions": self.events().filter(|event| event.block == number)
                 .map(|event| event.transaction.to_string()).collect::<Vec<_>>(),
         });
@@ -318,6 +331,15 @@ impl View<'_> {
         let found = self
             .events()
             .find(|event| event.transaction == transaction && event.block <= self.head());
+        if self.chain.approvals.get(&transaction) == Some(&self.network) {
+            return Ok(json!({
+                "transactionHash": transaction.to_string(),
+                "blockHash": self.hash(self.head()).to_string(),
+                "blockNumber": quantity(self.head()),
+                "status": "0x1",
+                "logs": [],
+            }));
+        }
         let Some(event) = found.filter(|_| self.fault != Some(NodeFault::NoReceipts)) else {
             return Ok(Value::Null);
         };
