@@ -108,6 +108,8 @@ pub(crate) struct Chain {
     pub(crate) token_allowances: HashMap<(Token, Address), U256>,
     /// The approvals that accounts sent through a node, by transaction.
     pub(crate) approvals: HashMap<B256, Network>,
+    /// The number of permits of EIP-2612 that accounts used.
+    pub(crate) token_permits: HashMap<(Token, Address), u64>,
     /// The number of transactions that accounts sent through a node.
     pub(crate) sent: HashMap<(Network, Address), u64>,
 }

@@ -146,6 +146,7 @@ mod permit;
 mod route;
 mod seller;
 mod server;
+mod sponsor;
 mod terms;
 mod tools;
 mod typed_data;

@@ -482,6 +482,18 @@ impl Route {
         )
     }
 
+    /// Offers to approve Permit2 for buyers, by `eip2612GasSponsoring`: the facilitator pays the gas.
+    ///
+    /// A payment by Permit2 can then carry a permit of EIP-2612 for exactly its own amount.
+    pub fn gas_sponsoring(self) -> Self {
+        let description =
+            "The facilitator accepts EIP-2612 gasless Permit to `Permit2` canonical contract.";
+        self.extension(
+            crate::sponsor::EXTENSION,
+            json!({ "info": { "description": description, "version": "1" }, "schema": { "type": "object" } }),
+        )
+    }
+
     /// Answers a payment that was settled before with the same answer again.
     ///
     /// Without this setting the route refuses such a payment because its nonce is used, as official sellers do.

@@ -22,7 +22,7 @@ pub(crate) struct Domain<'a> {
 }
 
 impl Domain<'_> {
-    fn separator(&self) -> B256 {
+    pub(crate) fn separator(&self) -> B256 {
         hash_struct(
             DOMAIN_TYPE,
             [

@@ -6,6 +6,7 @@ mod charges;
 mod kinds;
 mod policies;
 mod proofs;
+mod sponsoring;
 
 use bursar::ledger::Ledger;
 use bursar::money::TransferMethod;

@@ -261,6 +261,14 @@ impl View<'_> {
                     _ => U256::ZERO,
                 }
             }
+            selector if selector == signature("nonces(address)") => {
+                let token = Token {
+                    network: self.network,
+                    contract,
+                };
+                let used = self.chain.token_permits.get(&(token, account));
+                U256::from(used.copied().unwrap_or(0))
+            }
             selector if selector == signature("balanceOf(address)") => {
                 // An account without a balance has unlimited funds.
                 self.chain

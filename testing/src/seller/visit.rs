@@ -14,7 +14,9 @@ use crate::chain::Token;
 use crate::fault::{Fault, Occasion};
 use crate::payment::{PresentedPayment, ReceivedRequest, Signed};
 use crate::route::{PAYMENT_IDENTIFIER, Route};
+use crate::sponsor;
 use crate::terms::{Conditions, Price};
+use crate::typed_data::Domain;
 use crate::verify::{Reason, verify};
 
 /// A valid payment.
@@ -130,6 +132,19 @@ impl Visit<'_> {
         let offers = self.offers(payment.version);
         let (token, signed) = verify(payment, &offers, &self.extensions(), self.now.secs())?;
         self.state.presented.push((token, signed));
+        if let (Signed::Permit(permit, _), Some(json)) = (&signed, &payment.json)
+            && self.extensions().contains_key(sponsor::EXTENSION)
+        {
+            let asset = &self.conditions.asset;
+            let domain = Domain {
+                name: asset.eip712_name(),
+                version: asset.eip712_version(),
+                chain_id: asset.network().chain_id(),
+                contract: asset.address(),
+            };
+            let (chain, now) = (&mut self.state.chain, self.now.secs());
+            sponsor::approve(chain, token, &domain, permit, json, now)?;
+        }
         let chain = &self.state.chain;
         chain.simulate(token, &signed, signed.ceiling())?;
         Ok(Accepted::Now(token, Box::new(signed)))
