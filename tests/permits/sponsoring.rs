@@ -110,6 +110,36 @@ async fn an_approval_that_stands_is_not_signed_again() {
     }
 }
 
+#[tokio::test]
+async fn a_policy_file_allows_sponsoring_for_all_sellers_or_for_one() {
+    let begin = "version = 1\nnetworks = [\"base-sepolia\"]\n";
+    let methods = "schemes = [\"exact\", \"upto\"]\ntransfer_methods = [\"permit2\"]\n";
+    let host = |name: &str| format!("[[host]]\nmatch = \"{name}\"\ngas_sponsoring = true\n");
+    for (rest, settled) in [
+        ("gas_sponsoring = true".to_owned(), 1),
+        ("gas_sponsoring = false".to_owned(), 0),
+        (host("127.0.0.1"), 1),
+        (host("other.example"), 0),
+    ] {
+        let policy = Policy::from_toml(&format!("{begin}[global]\n{methods}{rest}")).unwrap();
+        let effective = policy.effective().to_string();
+        assert!(effective.contains("gas_sponsoring = "), "{effective}");
+        let again = Policy::from_toml(&effective).unwrap();
+        let (seller, _node, client) = world(upto().gas_sponsoring(), wallet(), again).await;
+        let bought = client.get(seller.url("/report")).send().await;
+        assert_eq!(
+            (bought.is_ok(), seller.settlements().len()),
+            (settled == 1, settled)
+        );
+    }
+    let tag = format!("{begin}[[tag]]\nmatch = \"a\"\ngas_sponsoring = true\n");
+    let error = Policy::from_toml(&tag).unwrap_err().to_string();
+    assert!(
+        error.contains("`gas_sponsoring` is a setting of"),
+        "{error}"
+    );
+}
+
 /// A signer that signs permits and no approvals.
 struct Cautious(LocalSigner);
 
