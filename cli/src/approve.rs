@@ -167,10 +167,13 @@ fn unprepared(reason: &Reason, asset: &Asset) -> Failure {
 }
 
 fn finish(args: &WalletApprove, described: &Value, hash: Option<&str>) -> Result<Exit, Failure> {
-    let field = |name: &str| described[name].as_str().unwrap_or_default().to_owned();
+    let member = |name: &str| described.get(name).unwrap_or(&Value::Null);
+    let field = |name: &str| member(name).as_str().unwrap_or_default().to_owned();
     let printed = if args.json {
         let mut object = described.clone();
-        object["transaction"] = json!(hash);
+        if let Some(object) = object.as_object_mut() {
+            object.insert("transaction".to_owned(), json!(hash));
+        }
         output::print_json(&object)
     } else if let Some(hash) = hash {
         output::print(format_args!("{hash}\n"))
@@ -180,7 +183,7 @@ fn finish(args: &WalletApprove, described: &Value, hash: Option<&str>) -> Result
              Send it from the wallet, or add --send --rpc URL.\n",
             field("to"),
             field("data"),
-            described["chain_id"],
+            member("chain_id"),
             field("spender"),
             field("amount"),
             field("token"),
