@@ -84,7 +84,7 @@ impl World {
             nonce: permit.nonce.into(),
             payee: permit.to,
             value: permit.amount,
-            valid_before: permit.deadline + 1,
+            valid_before: permit.deadline.saturating_add(1),
             claimed: Some(settled.transaction),
             signed_at: settled.at,
         }
