@@ -446,14 +446,16 @@ impl Error {
         }
     }
 
-    /// Returns the approval of Permit2 that the payment needs, if the seller refused the payment for lack of it.
+    /// Returns the approval of Permit2 that the payment needs: the seller refused the payment for lack of it, or a [chain
+    /// reader](crate::ClientBuilder::chain) found that it is missing, and bursar signed nothing.
     ///
-    /// Approve it, for example with `bursar wallet approve`, and send the same request again: bursar presents the same
-    /// payment.
+    /// Approve it, for example with `bursar wallet approve`, and send the same request again. If the payment is signed,
+    /// bursar presents the same one.
     #[must_use]
     pub fn missing_allowance(&self) -> Option<&MissingAllowance> {
         match &self.inner.detail {
             Detail::Allowance(missing, _) => Some(missing),
+            Detail::Denial(denial) => denial.missing_allowance.as_deref(),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use bursar::chain::{
     Answer, ChainReader, EndpointError, Proof, ProofKind, Question, Reason, RpcError,
 };
 use bursar::clock::Clock;
+use bursar::money::TransferMethod;
 use bursar::primitives::{B256, U256};
 use bursar::signer::{CancelAuthorization, SignedCancellation};
 use bursar::{LocalSigner, Network, Signer, Timestamp};
@@ -86,6 +87,7 @@ impl World {
         let authorization = settled.authorization;
         Question {
             network: NETWORK,
+            method: TransferMethod::Eip3009,
             token: settled.asset,
             payer: authorization.from,
             nonce: authorization.nonce,
@@ -101,6 +103,7 @@ impl World {
     fn unused(&self) -> Question {
         Question {
             network: NETWORK,
+            method: TransferMethod::Eip3009,
             token: usdc("base-sepolia").address(),
             payer: self.signer.address(),
             nonce: B256::repeat_byte(7),
@@ -146,7 +149,7 @@ async fn a_settlement_is_found_by_claim_and_without_one() {
             .await
         {
             Answer::Settled(settlement) => {
-                assert_eq!(Some(settlement.transaction), question.claimed);
+                assert_eq!(settlement.transaction, question.claimed);
                 assert_eq!(
                     (settlement.value, settlement.block),
                     (question.value, question.signed_at.secs())

@@ -21,6 +21,7 @@ pub(crate) async fn run(command: WalletCommand) -> Result<Exit, Failure> {
         WalletCommand::New(args) => new(args).await,
         WalletCommand::Address(args) => address(&args),
         WalletCommand::Balance(args) => balance(args).await,
+        WalletCommand::Approve(args) => crate::approve::run(args).await,
     }
 }
 
@@ -95,7 +96,7 @@ fn address(args: &WalletAddress) -> Result<Exit, Failure> {
 }
 
 /// Returns the address, without a password if the keystore names it.
-fn address_of(args: &KeyArgs) -> Result<Address, Failure> {
+pub(crate) fn address_of(args: &KeyArgs) -> Result<Address, Failure> {
     if let Some(file) = &args.keystore {
         let named = LocalSigner::keystore_address(file)
             .map_err(|error| Failure::usage(format!("--keystore {}: {error}", file.display())))?;
@@ -129,13 +130,20 @@ struct Balance {
     balance: Option<String>,
     /// The number of atomic units.
     units: Option<String>,
+    /// With `--allowance`, how much of it Permit2 may move, in whole tokens: `unlimited`, or `null` if it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permit2_allowance: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 impl Balance {
-    async fn read(chain: ChainReader, asset: Asset, address: Address) -> Self {
+    async fn read(chain: ChainReader, asset: Asset, address: Address, allowance: bool) -> Self {
         let read = chain.balance(&asset, address).await;
+        let allowance = match allowance {
+            true => Some(chain.permit2_allowance(&asset, address).await.ok()),
+            false => None,
+        };
         let units = read.as_ref().ok().map(bursar::TokenAmount::units);
         Self {
             network: network_name(asset.network()),
@@ -144,8 +152,19 @@ impl Balance {
             asset: asset.address().to_string(),
             balance: units.map(|units| asset.format_units(units)),
             units: units.map(|units| units.to_string()),
+            permit2_allowance: allowance.map(|read| read.as_ref().map(allowed)),
             error: read.err().map(|reason| reason.to_string()),
         }
+    }
+}
+
+/// Returns an allowance in whole tokens. More than half of all numbers is an approval without a limit, of which some tokens
+/// count down.
+pub(crate) fn allowed(amount: &bursar::TokenAmount) -> String {
+    if amount.units().bit(255) {
+        "unlimited".to_owned()
+    } else {
+        amount.asset().format_units(amount.units())
     }
 }
 
@@ -160,7 +179,12 @@ async fn balance(args: WalletBalance) -> Result<Exit, Failure> {
     let mut reads = JoinSet::new();
     for (order, token) in tokens.into_iter().enumerate() {
         let chain = chain.clone();
-        reads.spawn(async move { (order, Balance::read(chain, token, address).await) });
+        reads.spawn(async move {
+            (
+                order,
+                Balance::read(chain, token, address, args.allowance).await,
+            )
+        });
     }
     let mut balances = reads.join_all().await;
     balances.sort_by_key(|(order, _)| *order);
@@ -172,18 +196,31 @@ async fn balance(args: WalletBalance) -> Result<Exit, Failure> {
             balances,
         })
     } else {
-        let head = ["NETWORK", "TOKEN", "BALANCE"].map(ToOwned::to_owned);
-        let rows = balances.into_iter().map(|balance| {
-            let amount = balance.balance.or(balance.error).unwrap_or_default();
-            [balance.network, balance.token, amount]
-        });
-        output::print(format_args!("{address}\n{}", table(head, rows)))
+        let cells = |balance: &Balance| {
+            let amount = balance.balance.clone().or_else(|| balance.error.clone());
+            let (network, token) = (balance.network.clone(), balance.token.clone());
+            [network, token, amount.unwrap_or_default()]
+        };
+        let shown = if args.allowance {
+            let head = ["NETWORK", "TOKEN", "BALANCE", "PERMIT2 MAY MOVE"].map(ToOwned::to_owned);
+            let rows = balances.iter().map(|balance| {
+                let [network, token, amount] = cells(balance);
+                let allowance = balance.permit2_allowance.clone().flatten();
+                let allowance = allowance.unwrap_or_else(|| "unknown".to_owned());
+                [network, token, amount, allowance]
+            });
+            table(head, rows)
+        } else {
+            let head = ["NETWORK", "TOKEN", "BALANCE"].map(ToOwned::to_owned);
+            table(head, balances.iter().map(cells))
+        };
+        output::print(format_args!("{address}\n{shown}"))
     };
     output::finish(printed, if unread { Exit::Failed } else { Exit::Done })
 }
 
 /// Returns the known tokens of the networks.
-fn tokens(networks: &[Network], symbol: Option<&str>) -> Result<Vec<Asset>, Failure> {
+pub(crate) fn tokens(networks: &[Network], symbol: Option<&str>) -> Result<Vec<Asset>, Failure> {
     let mut tokens = Vec::new();
     for network in networks {
         let known = AssetRegistry::stablecoins().iter();

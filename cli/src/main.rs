@@ -1,6 +1,7 @@
 //! The command `bursar`: an HTTP client that pays.
 
 mod account;
+mod approve;
 mod args;
 mod body;
 mod compare;

@@ -349,3 +349,134 @@ async fn balances_are_read_for_each_network_and_token() {
         assert_eq!(harness.run(args).await.code, 2, "{args:?}");
     }
 }
+
+#[tokio::test]
+async fn an_approval_is_printed_for_a_wallet_elsewhere_and_sends_nothing() {
+    let harness = CliHarness::new(report()).await;
+    let args = [
+        "wallet",
+        "approve",
+        "--network",
+        "base-sepolia",
+        "--amount",
+        "5",
+    ];
+    let mut command = harness.command(&args);
+    command.env_remove("BURSAR_PRIVATE_KEY");
+    let shown = harness.end(command, b"").await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let permit2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3";
+    let data = format!(
+        "0x095ea7b3{:0>64}{:0>64x}",
+        permit2.trim_start_matches("0x").to_lowercase(),
+        5_000_000
+    );
+    for part in [USDC, permit2, &data, "84532", "5 USDC"] {
+        assert!(shown.text().contains(part), "{part}: {}", shown.text());
+    }
+    let args = [&args[..], &["--json"]].concat();
+    let shown = harness.run(&args).await;
+    let json: Value = serde_json::from_str(shown.text()).unwrap();
+    assert_eq!(json["owner"], PAYER);
+    assert_eq!(
+        (json["to"].as_str(), json["data"].as_str()),
+        (Some(USDC), Some(&*data))
+    );
+    assert_eq!(
+        (&json["units"], &json["chain_id"]),
+        (&"5000000".into(), &84_532.into())
+    );
+    assert_eq!(json["transaction"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_approval_is_sent_and_replaced_and_revoked() {
+    let harness = CliHarness::new(report()).await;
+    let (node, rpc) = rpc(&harness).await;
+    let network = bursar::Network::from_chain_id(84_532);
+    let usdc = bursar::money::AssetRegistry::stablecoins()
+        .find_symbol(network, "USDC")
+        .unwrap();
+    let payer = PAYER.parse().unwrap();
+    let url = node.url().to_string();
+    let rpc_of_balance = rpc.clone();
+    for (amount, rpc, units) in [
+        ("5", &rpc, 5_000_000),
+        ("0.25", &url, 250_000),
+        ("0", &rpc, 0),
+    ] {
+        let args = [
+            "wallet",
+            "approve",
+            "--network",
+            "base-sepolia",
+            "--amount",
+            amount,
+        ];
+        let sent = harness
+            .run(&[&args[..], &["--rpc", rpc, "--send"]].concat())
+            .await;
+        assert_eq!(sent.code, 0, "{sent:?}");
+        let hash = sent.text().trim().to_owned();
+        assert!(hash.starts_with("0x") && hash.len() == 66, "{hash}");
+        let allowance = harness.paywall.allowance_of(usdc, payer);
+        assert_eq!(allowance.to_string(), units.to_string());
+        let balance = [
+            "wallet",
+            "balance",
+            "--allowance",
+            "--token",
+            "USDC",
+            "--json",
+            "--rpc",
+        ];
+        let args = [&balance[..], &[rpc_of_balance.as_str()]].concat();
+        let shown = harness.run(&args).await;
+        let json: Value = serde_json::from_str(shown.text()).unwrap();
+        assert_eq!(json["balances"][0]["permit2_allowance"], amount);
+    }
+}
+
+#[tokio::test]
+async fn an_approval_without_a_limit_and_one_with_high_fees_need_a_word() {
+    let harness = CliHarness::new(report()).await;
+    let (node, rpc) = rpc(&harness).await;
+    let base = [
+        "wallet",
+        "approve",
+        "--network",
+        "base-sepolia",
+        "--rpc",
+        &rpc,
+        "--send",
+    ];
+    for (args, code, text) in [
+        (&["--amount", "max"][..], 2, "--unlimited"),
+        (&["--amount", "5", "--unlimited"], 2, "--amount max"),
+        (&["--amount", "-1"], 2, "amount"),
+        (&["--amount", "0.0000001"], 2, "6 decimals"),
+        (&["--amount", "5", "--token", "NONE"], 2, "NONE"),
+        (&["--amount", "5", "--max-fee", "1"], 1, "nothing was sent"),
+    ] {
+        let refused = harness.run(&[&base[..], args].concat()).await;
+        assert_eq!(refused.code, code, "{refused:?}");
+        assert!(refused.stderr.contains(text), "{text}: {refused:?}");
+    }
+    let network = bursar::Network::from_chain_id(84_532);
+    let usdc = bursar::money::AssetRegistry::stablecoins()
+        .find_symbol(network, "USDC")
+        .unwrap();
+    let payer = PAYER.parse().unwrap();
+    let before = harness.paywall.allowance_of(usdc, payer);
+    node.fault(bursar_testing::NodeFault::Unavailable);
+    let args = [&base[..], &["--amount", "5"]].concat();
+    let unsent = harness.run(&args).await;
+    assert_eq!(unsent.code, 1, "{unsent:?}");
+    assert!(unsent.stderr.contains("nothing was sent"), "{unsent:?}");
+    assert_eq!(harness.paywall.allowance_of(usdc, payer), before);
+    node.clear_faults();
+    let args = [&base[..], &["--amount", "max", "--unlimited"]].concat();
+    assert_eq!(harness.run(&args).await.code, 0);
+    let allowance = harness.paywall.allowance_of(usdc, payer);
+    assert_eq!(allowance, bursar::primitives::U256::MAX);
+}

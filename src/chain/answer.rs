@@ -6,7 +6,7 @@ use alloy::primitives::{B256, U256};
 use serde::{Deserialize, Serialize};
 
 use super::rpc::RpcError;
-use crate::json_text::{hash, units};
+use crate::json_text::{hash, optional_hash, units};
 
 /// The outcome of an authorization, according to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// The hash of the transaction.
-    #[serde(with = "hash")]
-    pub transaction: B256,
-    /// The number of the block.
+    /// The hash of the transaction. `None` if only the used nonce of Permit2 shows the transfer.
+    #[serde(with = "optional_hash")]
+    pub transaction: Option<B256>,
+    /// The number of the block. Without a transaction, the number of a block in which the nonce was used.
     pub block: u64,
-    /// The transferred value in atomic units.
+    /// The transferred value in atomic units: by Permit2, an upper bound. Without a transaction, the signed value.
     #[serde(with = "units")]
     pub value: U256,
     /// The host and port of the endpoint that showed the transfer.
@@ -105,8 +105,8 @@ pub enum Reason {
     /// The node knows no final block. Set [`ChainReader::confirmations`](super::ChainReader::confirmations).
     #[error("the node knows no finalized block, and no number of confirmations is set")]
     NoFinality,
-    /// The endpoint has no contract at the token's address.
-    #[error("the endpoint has no contract at the token's address")]
+    /// The endpoint has no contract at the address of the token, or of Permit2 for a payment by Permit2.
+    #[error("the endpoint has no contract at the address of the token or of Permit2")]
     NoCode,
     /// The endpoint reports that a nonce is used for which no signature exists.
     #[error("the endpoint reports a nonce as used that was never signed")]
@@ -139,9 +139,14 @@ pub enum Reason {
     /// The transaction that used the nonce does not contain the signed transfer.
     #[error("the transaction that used the nonce does not contain the signed transfer")]
     OtherTransfer,
-    /// bursar cannot read the nonces of Permit2 on the chain yet.
-    #[error("the outcome of a payment by Permit2 cannot be read from the chain yet")]
-    Permit2,
+    /// The nonce of Permit2 is used, and too few endpoints show the charge yet. bursar asks again for an hour.
+    #[error("the nonce is used, and {found} of {required} required endpoints show the charge")]
+    ChargeUnknown {
+        /// The number of different parties that show it.
+        found: usize,
+        /// The number of parties that are required.
+        required: usize,
+    },
     /// Endpoints of fewer parties confirm the proof than
     /// [required](super::ChainReader::required_endpoints).
     #[error(
@@ -153,6 +158,9 @@ pub enum Reason {
         /// The number of parties that are required.
         required: usize,
     },
+    /// The signature of a transaction is not one of a key pair.
+    #[error("only a key pair can sign a transaction")]
+    NotSendable,
     /// Two endpoints contradict each other. At least one of them is wrong.
     #[error("endpoints contradict each other: {0} and {1}")]
     Disagreement(String, String),
@@ -162,7 +170,10 @@ pub enum Reason {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Settled(settlement) => write!(f, "settled in {}", settlement.transaction),
+            Self::Settled(settlement) => match settlement.transaction {
+                Some(transaction) => write!(f, "settled in {transaction}"),
+                None => write!(f, "settled: the nonce of Permit2 is used"),
+            },
             Self::NotSettled(Proof {
                 kind: ProofKind::Expired,
                 ..

@@ -1,4 +1,4 @@
-//! The balance of a wallet.
+//! The balance of a wallet, and its allowance.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use alloy::primitives::{Address, U256};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::abi::balance_of;
+use super::abi::{allowance, balance_of, nonces};
 use super::wire::{Bytes, Quantity};
 use super::{ChainReader, Reason, RpcClient, RpcError};
 use crate::money::{Asset, Network, TokenAmount};
+use crate::permit2::PERMIT2;
 
 impl ChainReader {
     /// Reads the amount of a token that an address has in the latest block.
@@ -47,14 +48,70 @@ impl ChainReader {
         owner: Address,
         enough: U256,
     ) -> Result<U256, Reason> {
-        let (network, token) = (asset.network(), asset.address());
+        self.highest(asset.network(), asset.address(), balance_of(owner), enough)
+            .await
+    }
+
+    /// Reads how much of a token Permit2 may move for an address in the latest block.
+    ///
+    /// All endpoints of the token's network are asked at the same time, and the highest allowance is returned. It is a
+    /// hint and no proof, as the [balance](Self::balance) is.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     chain: bursar::ChainReader, usdc: &bursar::Asset, wallet: bursar::Address,
+    /// # ) -> Result<(), bursar::chain::Reason> {
+    /// println!("Permit2 may move {}", chain.permit2_allowance(usdc, wallet).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`balance`](Self::balance).
+    pub async fn permit2_allowance(
+        &self,
+        asset: &Asset,
+        owner: Address,
+    ) -> Result<TokenAmount, Reason> {
+        let units = self
+            .permit2_allowance_up_to(asset, owner, U256::MAX)
+            .await?;
+        Ok(TokenAmount::from_units(asset.clone(), units))
+    }
+
+    /// Reads the allowance, and returns as soon as an endpoint reports at least `enough`.
+    pub(crate) async fn permit2_allowance_up_to(
+        &self,
+        asset: &Asset,
+        owner: Address,
+        enough: U256,
+    ) -> Result<U256, Reason> {
+        let data = allowance(owner, PERMIT2);
+        self.highest(asset.network(), asset.address(), data, enough)
+            .await
+    }
+
+    /// Reads the next nonce of EIP-2612 of an address: the highest one that an endpoint reports.
+    pub(crate) async fn permit_nonce(&self, asset: &Asset, owner: Address) -> Result<U256, Reason> {
+        self.highest(asset.network(), asset.address(), nonces(owner), U256::MAX)
+            .await
+    }
+
+    /// Asks the token at all endpoints, and returns the highest number.
+    async fn highest(
+        &self,
+        network: Network,
+        token: Address,
+        data: String,
+        enough: U256,
+    ) -> Result<U256, Reason> {
         let mut asked = JoinSet::new();
         for endpoint in self.of(network) {
-            let limit = self.timeout;
+            let (limit, data) = (self.timeout, data.clone());
             asked.spawn(async move {
                 let read = async {
                     endpoint.check_chain(network, limit).await?;
-                    let call = json!({ "to": token.to_string(), "data": balance_of(owner) });
+                    let call = json!({ "to": token.to_string(), "data": data });
                     let word = endpoint
                         .call("eth_call", json!([call, "latest"]), limit)
                         .await?;

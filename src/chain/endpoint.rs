@@ -3,17 +3,24 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{Address, B256, U256};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::abi::{
     AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control,
+    nonce_bitmap,
 };
 use super::answer::{Head, Reason};
 use super::rpc::{RpcClient, RpcError};
-use super::wire::{Block, Bytes, Log, Quantity, Receipt};
+use super::wire::{Block, Bytes, Log, Quantity};
 use super::{Question, Rules};
+use crate::money::TransferMethod;
+use crate::permit2::PERMIT2;
+
+mod permit;
+
+pub(super) use permit::Charge;
 
 /// The largest number of blocks in one request for logs.
 const MAX_RANGE: u64 = 10_000;
@@ -56,6 +63,11 @@ pub(super) enum State {
         block: u64,
         value: U256,
     },
+    /// The nonce of Permit2 is used in this block or before it.
+    Spent {
+        block: u64,
+        charge: Charge,
+    },
     /// The nonce is used, and the endpoint does not show by which event.
     Used(Gap),
 }
@@ -85,10 +97,15 @@ pub(super) async fn observe(
     node.check_chain().await?;
     let head = node.final_block(rules.confirmations).await?;
     node.check_controls(&head).await?;
-    let used = node.is_used(question.nonce, &head).await?;
-    let state = if used {
+    let used = node.is_used(question.nonce, head.hash).await?;
+    let time = limit.saturating_mul(CALLS_TO_EXPLAIN);
+    let state = if used && question.method == TransferMethod::Permit2 {
+        let charge = tokio::time::timeout(time, node.charge(&head)).await;
+        let late = || Charge::Later(Reason::Endpoint(RpcError::Timeout));
+        let (block, charge) = charge.unwrap_or_else(|_| (head.number, late()));
+        State::Spent { block, charge }
+    } else if used {
         // An endpoint that says "used" stays a witness, even if it cannot say by which transaction.
-        let time = limit.saturating_mul(CALLS_TO_EXPLAIN);
         let explained = tokio::time::timeout(time, node.explain(&head)).await;
         let explained = explained.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
         explained.unwrap_or_else(|reason| State::Used(Gap::Unsearched(Box::new(reason))))
@@ -168,27 +185,47 @@ impl Node<'_> {
         }
     }
 
-    /// Checks that the token has a contract, and that the endpoint does not report every nonce as used.
+    /// Checks that the contract of the nonces exists, and that the endpoint does not report every nonce as used.
     async fn check_controls(&self, head: &Head) -> Result<(), Reason> {
         let at = json!({ "blockHash": head.hash.to_string() });
         let Bytes(code) = self
-            .call("eth_getCode", json!([self.question.token.to_string(), at]))
+            .call("eth_getCode", json!([self.contract().to_string(), at]))
             .await?;
         if code.is_empty() {
             return Err(Reason::NoCode);
         }
-        if self.is_used(control(self.question.nonce), head).await? {
+        if self
+            .is_used(control(self.question.nonce), head.hash)
+            .await?
+        {
             return Err(Reason::ControlFailed);
         }
         Ok(())
     }
 
-    async fn is_used(&self, nonce: B256, head: &Head) -> Result<bool, RpcError> {
-        let data = authorization_state(self.question.payer, nonce);
-        let call = json!({ "to": self.question.token.to_string(), "data": data });
-        let at = json!({ "blockHash": head.hash.to_string(), "requireCanonical": true });
+    /// Returns the contract that keeps the nonces.
+    const fn contract(&self) -> Address {
+        match self.question.method {
+            TransferMethod::Eip3009 => self.question.token,
+            TransferMethod::Permit2 => PERMIT2,
+        }
+    }
+
+    /// Returns whether the nonce is used in a block.
+    async fn is_used(&self, nonce: B256, block: B256) -> Result<bool, RpcError> {
+        let payer = self.question.payer;
+        let data = match self.question.method {
+            TransferMethod::Eip3009 => authorization_state(payer, nonce),
+            TransferMethod::Permit2 => nonce_bitmap(payer, nonce),
+        };
+        let call = json!({ "to": self.contract().to_string(), "data": data });
+        let at = json!({ "blockHash": block.to_string(), "requireCanonical": true });
         let word: Bytes = self.call("eth_call", json!([call, at])).await?;
-        word.as_bool().ok_or(RpcError::Malformed("eth_call"))
+        let used = match self.question.method {
+            TransferMethod::Eip3009 => word.as_bool(),
+            TransferMethod::Permit2 => word.as_bit(nonce),
+        };
+        used.ok_or(RpcError::Malformed("eth_call"))
     }
 
     /// Finds the transaction that used the nonce: the claimed transaction, or else the one in the logs.
@@ -218,13 +255,7 @@ impl Node<'_> {
 
     /// Checks whether this transaction is the settlement.
     async fn settled_by(&self, transaction: B256, head: &Head) -> Result<State, Reason> {
-        let hash = transaction.to_string();
-        let receipt: Option<Receipt> = self
-            .call("eth_getTransactionReceipt", json!([hash]))
-            .await?;
-        let receipt = receipt
-            .filter(|receipt| receipt.status.0 == 1 && receipt.transaction_hash == transaction);
-        let Some(receipt) = receipt else {
+        let Some(receipt) = self.succeeded(transaction).await? else {
             return Ok(State::Used(Gap::NoLog));
         };
         let Some(value) = transferred(&receipt.logs, self.question) else {
@@ -460,7 +491,7 @@ fn transferred(logs: &[Log], question: &Question) -> Option<U256> {
         question.payer.into_word(),
         question.payee.into_word(),
     ];
-    let value = U256::from_be_bytes(<[u8; 32]>::try_from(transfer.data.0.as_slice()).ok()?);
+    let value = permit::value(transfer)?;
     (transfer.topics == parties && value <= question.value).then_some(value)
 }
 

@@ -1,12 +1,14 @@
 //! The evaluation of the endpoints' reports. It reads no clock and sends nothing.
 
 use super::answer::{Answer, Endpoint, Proof, ProofKind, Reason, Settlement};
-use super::endpoint::{EndpointReport, Gap, Observation, State};
+use super::endpoint::{Charge, EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
 use crate::clock::Timestamp;
 
 /// The time that a block may be ahead of the local clock, in seconds.
 const AHEAD: u64 = 900;
+/// The time after the expiry of a permit for which bursar waits for endpoints that do not show its charge yet, in seconds.
+const PATIENCE: u64 = 3600;
 
 /// An endpoint's report and its observation.
 type Seen<'a> = (&'a EndpointReport, &'a Observation);
@@ -23,6 +25,9 @@ pub(super) fn evaluate(
     }
     if let Some(settlement) = seen.iter().find_map(settlement) {
         return Answer::Settled(settlement);
+    }
+    if let Some(answer) = spent(question, reports, &seen, rules, now) {
+        return answer;
     }
     not_settled(question, &seen, rules, now).unwrap_or_else(|reason| {
         // Return an endpoint's failure only if no endpoint has an observation.
@@ -69,9 +74,10 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
 fn contradict(one: &Observation, other: &Observation) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
     let denial = match (&one.state, &other.state) {
-        (State::Unused, State::Settled { block, .. } | State::Canceled { block }) => {
-            one.head.number >= *block
-        }
+        (
+            State::Unused,
+            State::Settled { block, .. } | State::Canceled { block } | State::Spent { block, .. },
+        ) => one.head.number >= *block,
         (State::Unused, State::Used(_)) => one.head.number >= other.head.number,
         (State::Settled { .. }, State::Canceled { .. }) => true,
         (
@@ -93,13 +99,78 @@ fn settlement((report, observation): &Seen<'_>) -> Option<Settlement> {
             block,
             value,
         } => Some(Settlement {
-            transaction,
+            transaction: Some(transaction),
             block,
             value,
             host: report.host.clone(),
         }),
         _ => None,
     }
+}
+
+/// Returns the answer about a used nonce of Permit2, or `None` if no endpoint reports it as used.
+///
+/// One endpoint is enough for the settlement, at the signed value. A smaller charge gives room back, so it needs as many
+/// parties as a proof that nothing was settled.
+fn spent(
+    question: &Question,
+    reports: &[EndpointReport],
+    seen: &[Seen<'_>],
+    rules: Rules,
+    now: Timestamp,
+) -> Option<Answer> {
+    let (first, used_by) = seen.iter().find_map(|(report, seen)| match seen.state {
+        State::Spent { block, .. } => Some((report, block)),
+        _ => None,
+    })?;
+    let mut known: Vec<&str> = Vec::new();
+    let mut later: Vec<&str> = Vec::new();
+    let mut settlement = Settlement {
+        transaction: None,
+        block: used_by,
+        value: question.value,
+        host: first.host.clone(),
+    };
+    let mut most = None;
+    for report in reports {
+        let party = report.party.as_str();
+        let parties = match report.observation.as_ref().map(|seen| &seen.state) {
+            Ok(State::Spent {
+                block,
+                charge: Charge::AtMost { transaction, units },
+            }) => {
+                if most.is_none_or(|most| most < *units) {
+                    most = Some(*units);
+                    settlement.transaction = Some(*transaction);
+                    settlement.block = *block;
+                    settlement.value = question.value.min(*units);
+                    settlement.host.clone_from(&report.host);
+                }
+                &mut known
+            }
+            Ok(State::Spent {
+                charge: Charge::Unknown,
+                ..
+            }) => continue,
+            // Its final block is older, or it gave no answer.
+            _ => &mut later,
+        };
+        if !parties.contains(&party) {
+            parties.push(party);
+        }
+    }
+    let (found, required) = (known.len(), rules.required_endpoints);
+    if found >= required {
+        return Some(Answer::Settled(settlement));
+    }
+    let others = later.iter().filter(|party| !known.contains(party)).count();
+    let is_early = now.secs() <= question.valid_before.saturating_add(PATIENCE);
+    if question.claimed.is_some() && is_early && found.saturating_add(others) >= required {
+        return Some(cannot_tell(Reason::ChargeUnknown { found, required }));
+    }
+    settlement.transaction = None;
+    settlement.value = question.value;
+    Some(Answer::Settled(settlement))
 }
 
 /// Returns the proof that the payment was not settled, if every observation permits it and enough

@@ -24,6 +24,21 @@
 //! One endpoint can show a settlement while another one reports the nonce as unused. The answer is
 //! `Settled` if the final block of the other one is older than the settlement. Otherwise it is
 //! `CannotTell`.
+//!
+//! # Permit2
+//!
+//! Permit2 keeps the nonces of a payment by Permit2, one bit for each. An unset bit at a final block after the deadline is
+//! proof, as above. A set bit is a settlement at the full amount, because Permit2 logs nothing about a nonce.
+//!
+//! A seller can charge less than the ceiling of an `upto` payment. The [required
+//! number](ChainReader::required_endpoints) of endpoints can show that:
+//!
+//! * The transaction that the seller claims succeeded.
+//! * The bit was unset in the block before it, and is set in its block.
+//! * The charge is then at most the sum of all transfers of the token by the payer in that block.
+//!
+//! The highest of their sums counts, and never more than the ceiling. A set bit without a transfer to the payee counts
+//! as the ceiling. So does a bit that the owner set to invalidate the permit.
 
 mod abi;
 mod answer;
@@ -32,6 +47,7 @@ mod contract;
 mod endpoint;
 mod evaluate;
 mod rpc;
+mod send;
 mod wire;
 
 use std::fmt;
@@ -42,12 +58,13 @@ use alloy::primitives::{Address, B256, U256};
 use tokio::task::JoinSet;
 use url::Url;
 
+pub use crate::permit2::TransactionTerms;
 pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
 pub use contract::ContractSignature;
 pub use rpc::{EndpointError, RpcError};
 
 use crate::clock::Timestamp;
-use crate::money::Network;
+use crate::money::{Network, TransferMethod};
 use endpoint::{EndpointReport, observe};
 use evaluate::evaluate;
 use rpc::RpcClient;
@@ -63,17 +80,19 @@ const CALLS_PER_ENDPOINT: u32 = 16;
 pub struct Question {
     /// The chain.
     pub network: Network,
+    /// The kind of the authorization. It tells which contract keeps the nonce: the token or Permit2.
+    pub method: TransferMethod,
     /// The address of the token's contract.
     pub token: Address,
     /// The address that signed.
     pub payer: Address,
-    /// The nonce of the purchase.
+    /// The nonce of the purchase. The nonce of a permit is the same number, in big-endian bytes.
     pub nonce: B256,
     /// The address to be paid.
     pub payee: Address,
     /// The largest signed value, in atomic units.
     pub value: U256,
-    /// The latest signed `validBefore`, in Unix seconds.
+    /// The latest signed `validBefore`, in Unix seconds. For a permit it is the second after its deadline.
     pub valid_before: u64,
     /// The transaction that the seller claims, if any.
     pub claimed: Option<B256>,

@@ -1,6 +1,6 @@
 //! The values of Ethereum's JSON-RPC: numbers and bytes in hexadecimal.
 
-use alloy::primitives::{Address, B256, hex};
+use alloy::primitives::{Address, B256, U256, hex};
 use serde::{Deserialize, Deserializer, de};
 
 /// A number: `0x` and up to 16 digits.
@@ -37,6 +37,13 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Bytes {
+    /// Reads the bit of a nonce in the word of Permit2's bitmap that has it: exactly one word.
+    pub(super) fn as_bit(&self, nonce: B256) -> Option<bool> {
+        let word: [u8; 32] = self.0.as_slice().try_into().ok()?;
+        let [.., bit] = nonce.0;
+        Some(U256::from_be_bytes(word).bit(usize::from(bit)))
+    }
+
     /// Reads a Solidity `bool`: exactly one word, zero or one.
     pub(super) fn as_bool(&self) -> Option<bool> {
         let word: [u8; 32] = self.0.as_slice().try_into().ok()?;
@@ -125,6 +132,21 @@ mod tests {
         ] {
             assert_eq!(wrong.as_bool(), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_lowest_byte_of_a_nonce_is_its_bit() {
+        let mut word = [0; 32];
+        word[31] = 0b10;
+        word[0] = 0x80;
+        let word = Bytes(word.to_vec());
+        for (last, set) in [(0, false), (1, true), (2, false), (254, false), (255, true)] {
+            let mut nonce = B256::repeat_byte(9);
+            nonce.0[31] = last;
+            assert_eq!(word.as_bit(nonce), Some(set), "{last}");
+        }
+        assert_eq!(Bytes(vec![1; 31]).as_bit(B256::ZERO), None);
+        assert_eq!(Bytes(Vec::new()).as_bit(B256::ZERO), None);
     }
 
     #[test]

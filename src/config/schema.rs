@@ -88,6 +88,7 @@ pub(super) struct Scope {
     pub(super) sign_in: Option<Value<SignIn>>,
     pub(super) schemes: Vec<Value<Scheme>>,
     pub(super) transfer_methods: Vec<Value<TransferMethod>>,
+    pub(super) gas_sponsoring: Option<Value<bool>>,
 }
 
 #[derive(Deserialize)]

@@ -20,4 +20,4 @@ pub use signature::Signature;
 pub(crate) use signature::address_of;
 #[cfg(feature = "secp256k1")]
 pub(crate) use signature::address_of_point;
-pub(crate) use typed_data::typed_digest;
+pub(crate) use typed_data::{json as typed_json, typed_digest};

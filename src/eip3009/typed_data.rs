@@ -23,7 +23,7 @@ pub(crate) fn typed_digest(domain_separator: B256, struct_hash: B256) -> B256 {
 
 /// Returns the JSON parameter of `eth_signTypedData_v4`. `members` are the names and types of the
 /// message, in the order of its type.
-pub(super) fn json(
+pub(crate) fn json(
     asset: &Asset,
     primary: &str,
     members: &[(&str, &str)],

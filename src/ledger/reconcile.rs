@@ -7,9 +7,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{Filter, Ledger, LedgerError, Purchase, PurchaseId, State, Transition};
-use crate::chain::{Answer, ChainReader, ProofKind, Question, Reason};
+use crate::chain::{Answer, ChainReader, ProofKind, Question};
 use crate::clock::Timestamp;
 use crate::money::TransferMethod;
+use crate::x402::PaymentMethod;
 
 /// The number of purchases that are looked up on the chain at the same time.
 const AT_ONCE: usize = 8;
@@ -159,10 +160,7 @@ impl Ledger {
                 if due > now {
                     round.next = round.next.min(due);
                 }
-                due <= now
-                    && chain.reads(purchase.network)
-                    && !purchase.is_leased(now)
-                    && !is_by_permit(purchase)
+                due <= now && chain.reads(purchase.network) && !purchase.is_leased(now)
             });
             if purchases.len() > left {
                 purchases.truncate(left);
@@ -210,10 +208,13 @@ impl Ledger {
         };
         let (transition, after) = match &answer {
             Answer::Settled(settlement) => {
+                // The charge is known where a transaction shows it.
+                let by_permit = transfer_method(purchase) == TransferMethod::Permit2;
+                let charged = settlement.transaction.map(|_| settlement.value);
                 let confirmed = Transition::Confirmed {
                     nonce: purchase.nonce,
-                    transaction: Some(settlement.transaction),
-                    charged: None,
+                    transaction: settlement.transaction,
+                    charged: charged.filter(|_| by_permit),
                     proof: json!({ "settled": settlement }).to_string(),
                 };
                 (confirmed, State::Settled)
@@ -239,11 +240,10 @@ impl Ledger {
     }
 }
 
-/// Whether the purchase was signed for Permit2, whose nonces are not those of the token. The token would report the nonce as
-/// unused, which proves nothing.
-fn is_by_permit(purchase: &Purchase) -> bool {
+/// Returns the kind of the authorizations of a purchase, which all have one nonce.
+fn transfer_method(purchase: &Purchase) -> TransferMethod {
     let method = purchase.payment_method;
-    method.is_some_and(|method| method.transfer_method() == TransferMethod::Permit2)
+    method.map_or(TransferMethod::Eip3009, PaymentMethod::transfer_method)
 }
 
 /// Returns the time at which the chain can show the outcome of a purchase: at once for a receipt.
@@ -260,16 +260,7 @@ async fn ask(chain: &ChainReader, purchases: &[Purchase], now: Timestamp) -> Vec
     let mut asked = JoinSet::new();
     for (order, purchase) in purchases.iter().enumerate() {
         let (chain, question) = (chain.clone(), question(purchase));
-        let by_permit = is_by_permit(purchase);
-        asked.spawn(async move {
-            let answer = if by_permit {
-                let reason = Reason::Permit2;
-                Answer::CannotTell { reason }
-            } else {
-                chain.ask(&question, now).await
-            };
-            (order, answer)
-        });
+        asked.spawn(async move { (order, chain.ask(&question, now).await) });
     }
     let mut answers = asked.join_all().await;
     answers.sort_by_key(|(order, _)| *order);
@@ -279,6 +270,7 @@ async fn ask(chain: &ChainReader, purchases: &[Purchase], now: Timestamp) -> Vec
 fn question(purchase: &Purchase) -> Question {
     Question {
         network: purchase.network,
+        method: transfer_method(purchase),
         token: purchase.asset,
         payer: purchase.payer,
         nonce: purchase.nonce,

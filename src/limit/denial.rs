@@ -9,6 +9,7 @@ use super::{Limit, LimitKind, Quantity, Scope, ShortDuration, Shortfall};
 use crate::clock::Timestamp;
 use crate::money::{Asset, TokenAmount};
 use crate::origin::Origin;
+use crate::permit2::MissingAllowance;
 
 /// A refusal by the policy. bursar signed nothing.
 ///
@@ -55,6 +56,9 @@ pub struct Denial {
     /// The wallet and its balance, for [`Rule::InsufficientBalance`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shortfall: Option<Box<Shortfall>>,
+    /// The approval of Permit2 that the wallet lacks, for [`Rule::Allowance`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_allowance: Option<Box<MissingAllowance>>,
     /// The refusal in words.
     pub message: String,
 }
@@ -71,6 +75,7 @@ impl Denial {
             unresolved: None,
             room_returns: None,
             shortfall: None,
+            missing_allowance: None,
             message: message.into(),
         }
     }
@@ -170,6 +175,15 @@ impl Denial {
             asked: quantity(&shortfall.needed),
             shortfall: Some(Box::new(shortfall.clone())),
             ..Self::new(Rule::InsufficientBalance, shortfall.to_string())
+        }
+    }
+
+    /// Returns the denial of a payment that Permit2 could not move.
+    pub(crate) fn by_allowance(missing: MissingAllowance) -> Self {
+        Self {
+            asked: Some(Quantity::Amount(missing.amount.clone().into())),
+            missing_allowance: Some(Box::new(missing.clone())),
+            ..Self::new(Rule::Allowance, format!("{missing}; nothing was signed"))
         }
     }
 
@@ -275,6 +289,8 @@ pub enum Rule {
     WalletEmpty,
     /// The wallet has too few tokens, by the chain; see [`Denial::shortfall`].
     InsufficientBalance,
+    /// The wallet has not approved Permit2 for the amount, by the chain; see [`Denial::missing_allowance`].
+    Allowance,
     /// The seller refused the last payments, and refuses every payment like them.
     RefusedBefore,
     /// The `max_price` of this request.
@@ -340,6 +356,7 @@ impl Rule {
             Self::CircuitBreaker => "circuit_breaker",
             Self::WalletEmpty => "wallet_empty",
             Self::InsufficientBalance => "insufficient_balance",
+            Self::Allowance => "allowance",
             Self::RefusedBefore => "refused_before",
             Self::MaxPrice => "max_price",
             Self::Network => "network",

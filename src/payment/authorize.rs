@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
+use super::allowance;
 use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
@@ -31,8 +32,8 @@ use crate::request::PurchaseRequest;
 use crate::signer::{Authorization, Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::text;
-use crate::x402::{self, By, PaymentProof, PaymentRequired, Version, WireError};
-use crate::x402::{PaymentMethod, Quote, SignedPayment};
+use crate::x402::{self, Additions, By, PaymentProof, PaymentRequired, Version, WireError};
+use crate::x402::{PaymentMethod, Quote, SignedPayment, Sponsored};
 
 /// How long a reservation outlives the signer's own time limit before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -168,6 +169,13 @@ impl Payer {
             Ok(hold) => hold,
             Err(denial) => return Ok(Attempt::Denied(denial)),
         };
+        let sponsored = match self.missing_allowance(&facts).await {
+            None => None,
+            Some(missing) => match self.sponsored(order, &facts).await {
+                None => return Ok(Attempt::Denied(allowance::denial(missing))),
+                nonce => nonce,
+            },
+        };
         let checks = self.inner.policy.limit_check(&facts);
         if let Some(denial) = order.place.and_then(|place| place.ahead(&checks.limits)) {
             return Ok(Attempt::Denied(Box::new(denial)));
@@ -204,7 +212,7 @@ impl Payer {
         drop(reservation);
         match reserved? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase, flight, hold)
+                .sign(order, quote, *purchase, flight, (hold, sponsored))
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
@@ -327,7 +335,7 @@ impl Payer {
         quote: &Quote,
         purchase: Purchase,
         flight: Arc<Flight>,
-        hold: Option<Hold>,
+        (hold, sponsored): (Option<Hold>, Option<U256>),
     ) -> Result<Payment, Error> {
         let events = PurchaseEvents::new(
             &purchase,
@@ -349,21 +357,16 @@ impl Payer {
             authorization,
             guard,
         };
-        let signature = match self.signer()?.sign(&signing.authorization).await {
-            Ok(signature) => {
-                self.accepted(&signing.authorization, signature, signing.guard.events())
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        let signature = match signature {
-            Ok(signature) => signature,
+        let events = signing.guard.events();
+        let signatures = self.signatures(&signing.authorization, sponsored, events);
+        let signatures = match signatures.await {
+            Ok(signatures) => signatures,
             Err(error) => return Err(self.unsigned(error, signing).await),
         };
         hold.iter().for_each(Hold::sign);
         let signed = signing.payment();
         match self
-            .record_signature(order, quote, signing, &signature)
+            .record_signature(order, quote, signing, &signatures)
             .await
         {
             Ok((guard, payload)) => Ok(Payment {
@@ -389,9 +392,9 @@ impl Payer {
         order: Order<'_>,
         quote: &Quote,
         signing: Signing,
-        signature: &Signature,
+        (signature, sponsored): &(Signature, Option<Sponsored>),
     ) -> Result<(DropGuard, SecretString), AfterSigning> {
-        let payload = signing.encode(order.required, quote, signature)?;
+        let payload = signing.encode(order.required, quote, signature, sponsored.as_ref())?;
         let Signing {
             mut purchase,
             authorization,
@@ -553,13 +556,17 @@ impl Signing {
         required: &PaymentRequired,
         quote: &Quote,
         signature: &Signature,
+        sponsored: Option<&Sponsored>,
     ) -> Result<SecretString, WireError> {
         let proof = match &self.authorization {
             Authorization::Transfer(transfer) => PaymentProof::transfer(transfer, signature),
             Authorization::Permit(permit) => PaymentProof::permit(permit, signature),
         };
-        let json =
-            x402::encode_payment(required, quote.offer(), &proof, &self.purchase.identifier)?;
+        let added = Additions {
+            identifier: &self.purchase.identifier,
+            sponsored,
+        };
+        let json = x402::encode_payment(required, quote.offer(), &proof, added)?;
         Ok(SecretString::from(x402::encode_header(&json)))
     }
 }

@@ -1,5 +1,6 @@
 //! Payments: a signer, a policy and a ledger, and the loop that presents a signed payment over any transport.
 
+mod allowance;
 mod api_call;
 mod authorize;
 mod balance;
@@ -19,6 +20,7 @@ mod reply;
 mod resume;
 mod retry;
 mod sign_in;
+mod sponsor;
 mod terms_cache;
 mod transport;
 mod upkeep;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::Payer;
+use super::allowance::Allowances;
 use super::balance::Balances;
 use crate::chain::ChainReader;
 use crate::clock::Timestamp;
@@ -47,6 +48,7 @@ impl Default for Settings {
 pub(super) struct ChainWatch {
     pub(super) chain: ChainReader,
     pub(super) balances: Balances,
+    pub(super) allowances: Allowances,
     every: Duration,
     receipts: bool,
     ledger: Ledger,
@@ -77,6 +79,7 @@ impl ChainWatch {
         Some(Arc::new(Self {
             chain: settings.chain?,
             balances: Balances::default(),
+            allowances: Allowances::default(),
             every: settings.every,
             receipts: settings.receipts,
             ledger: ledger.clone(),

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use alloy::primitives::Address;
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use super::PERMIT2;
-use crate::money::{Asset, TokenAmount};
+use crate::money::{Asset, Network, TokenAmount};
 
 /// An approval that the wallet has not given: Permit2 may not move enough of a token.
 ///
@@ -31,6 +33,11 @@ pub struct MissingAllowance {
     pub amount: TokenAmount,
 }
 
+fn name(network: Network) -> String {
+    let name = network.name();
+    name.map_or_else(|| network.to_string(), ToOwned::to_owned)
+}
+
 impl MissingAllowance {
     pub(crate) fn of(owner: Address, amount: &TokenAmount) -> Self {
         Self {
@@ -54,10 +61,28 @@ impl fmt::Display for MissingAllowance {
         write!(
             f,
             "the wallet {owner} has not approved Permit2 ({spender}) to move {amount} ({} units of the token {} on {}); \
-             approve that amount with `bursar wallet approve`",
+             approve that amount with `bursar wallet approve --network {} --token {} --amount {} --send`",
             amount.units(),
             token.address(),
             token.network(),
+            name(token.network()),
+            token.symbol(),
+            token.format_units(amount.units()),
         )
+    }
+}
+
+/// Writes the wallet, the network, the contracts, and the amount.
+impl Serialize for MissingAllowance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = json!({
+            "owner": self.owner.to_string(),
+            "network": self.token.network(),
+            "asset": self.token.address().to_string(),
+            "spender": self.spender.to_string(),
+            "amount": self.amount.to_string(),
+            "units": self.amount.units().to_string(),
+        });
+        value.serialize(serializer)
     }
 }

@@ -1,14 +1,18 @@
-//! Uniswap's Permit2: the signed messages of the two x402 proxies.
+//! Uniswap's Permit2: the signed messages of the two x402 proxies, and its approval by the wallet.
 //!
 //! A permit names a proxy as its spender. The proxy can move the token only as the witness of the permit says: to the
 //! payee, and for `upto` only when the named facilitator calls it.
 
 mod allowance;
+mod approval;
+mod token_permit;
 mod transfer;
 
 use alloy::primitives::{Address, address};
 
 pub use allowance::MissingAllowance;
+pub use approval::{Approval, TransactionTerms};
+pub use token_permit::TokenPermit;
 pub use transfer::PermitTransfer;
 #[cfg(test)]
 pub(crate) use transfer::domain_separator;

@@ -313,6 +313,7 @@ impl Writer<'_> {
                 sign_in: settings.sign_in.or(known.sign_in),
                 schemes: settings.schemes.clone().or(known.schemes),
                 transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
+                gas_sponsoring: settings.gas_sponsoring.or(known.gas_sponsoring),
             }
         })
     }
@@ -360,6 +361,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         sign_in: settings.sign_in.or(Some(SignIn::Never)),
         schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
         transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
+        gas_sponsoring: settings.gas_sponsoring,
     }
 }
 
@@ -413,6 +415,7 @@ fn settings(settings: &HostSettings) -> Table {
                 .as_ref()
                 .map(|methods| shown_list(methods)),
         ),
+        ("gas_sponsoring", settings.gas_sponsoring.map(Value::Flag)),
     ];
     let set = keys
         .into_iter()

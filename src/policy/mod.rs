@@ -136,6 +136,7 @@ struct HostSettings {
     sign_in: Option<SignIn>,
     schemes: Option<Vec<Scheme>>,
     transfer_methods: Option<Vec<TransferMethod>>,
+    gas_sponsoring: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

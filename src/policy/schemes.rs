@@ -4,6 +4,7 @@ use super::Policy;
 use super::rules::{Facts, Refusal, deny_unless};
 use crate::limit::Rule;
 use crate::money::TransferMethod;
+use crate::origin::Origin;
 use crate::x402::Scheme;
 
 /// The schemes that a policy allows unless it names others.
@@ -54,11 +55,30 @@ macro_rules! scheme_methods {
             self.settings_mut().transfer_methods = Some(methods.into_iter().collect());
             self
         }
+
+        /// Sets whether bursar signs an approval of Permit2 by EIP-2612 for a seller that offers to pay the gas
+        /// (`eip2612GasSponsoring`). The default is `false`.
+        ///
+        /// It needs a [chain reader](crate::ClientBuilder::chain). bursar signs the approval together with a payment by
+        /// Permit2 that lacks one, for exactly the amount of the payment. The approval is a power of its own: Permit2 keeps
+        /// it if the payment never settles, until another approval replaces it. Nobody but Permit2 can use it, and Permit2
+        /// needs a signature of the wallet for each transfer.
+        #[must_use]
+        pub fn gas_sponsoring(mut self, allowed: bool) -> Self {
+            self.settings_mut().gas_sponsoring = Some(allowed);
+            self
+        }
     };
 }
 pub(super) use scheme_methods;
 
 impl Policy {
+    /// Returns whether bursar may sign an approval of Permit2 for this seller.
+    pub(crate) fn sponsors_gas(&self, origin: &Origin) -> bool {
+        self.setting(origin, |settings| settings.gas_sponsoring)
+            .unwrap_or(false)
+    }
+
     pub(super) fn scheme_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let origin = facts.request.origin();
         let schemes = self.setting(origin, |settings| settings.schemes.clone());

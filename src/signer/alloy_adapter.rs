@@ -9,7 +9,7 @@ use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation
 
 use super::{
     CancelAuthorization, PermitTransfer, SignInMessage, Signature, Signer, SignerError,
-    TransferAuthorization,
+    TokenPermit, TransferAuthorization,
 };
 
 /// A [`Signer`] that wraps a signer of the `alloy` crates, such as a cloud key service or a Ledger.
@@ -72,6 +72,11 @@ impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
     }
 
     async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        self.sign_typed(&permit.typed_data_json(), permit.digest())
+            .await
+    }
+
+    async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
         self.sign_typed(&permit.typed_data_json(), permit.digest())
             .await
     }

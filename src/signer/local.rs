@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::curve::PrivateKey;
 use super::{
-    CancelAuthorization, PermitTransfer, SignInMessage, Signature, Signer, SignerError,
-    TransferAuthorization,
+    Approval, CancelAuthorization, PermitTransfer, SignInMessage, Signature, Signer, SignerError,
+    TokenPermit, TransferAuthorization,
 };
 
 /// A private key in the memory of this process, which is wiped when it is dropped.
@@ -170,6 +170,14 @@ impl Signer for LocalSigner {
 
     async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
         Ok(self.key.sign(permit.digest()))
+    }
+
+    async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
+        Ok(self.key.sign(permit.digest()))
+    }
+
+    async fn sign_approval(&self, approval: &Approval) -> Result<Signature, SignerError> {
+        Ok(self.key.sign(approval.digest()))
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {

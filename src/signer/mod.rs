@@ -26,7 +26,7 @@ use alloy::primitives::Address;
 pub use crate::eip3009::{
     CancelAuthorization, Signature, SignedCancellation, TransferAuthorization,
 };
-pub use crate::permit2::PermitTransfer;
+pub use crate::permit2::{Approval, PermitTransfer, TokenPermit};
 pub use crate::sign_in::SignInMessage;
 #[cfg(feature = "alloy-signer")]
 pub use alloy_adapter::AlloySigner;
@@ -100,6 +100,44 @@ pub trait Signer: Send + Sync + 'static {
         async {
             Err(SignerError::unavailable(
                 "this signer cannot sign transfers by Permit2",
+            ))
+        }
+    }
+
+    /// Signs an approval of Permit2 by EIP-2612, which the seller's facilitator sends. The default returns an error, so
+    /// nothing is signed.
+    ///
+    /// bursar calls it only if the [policy](crate::Policy::gas_sponsoring) allows gas sponsoring, just before
+    /// [`sign_permit`](Self::sign_permit) for the same payment.
+    ///
+    /// # Errors
+    /// As for [`sign`](Self::sign).
+    fn sign_token_permit(
+        &self,
+        permit: &TokenPermit,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
+        let _ = permit;
+        async {
+            Err(SignerError::unavailable(
+                "this signer cannot sign approvals by EIP-2612",
+            ))
+        }
+    }
+
+    /// Signs the transaction that approves Permit2. The default returns an error, so nothing is signed.
+    ///
+    /// bursar calls it only for the command `bursar wallet approve --send`.
+    ///
+    /// # Errors
+    /// Return any [`SignerError`] if there is no signature.
+    fn sign_approval(
+        &self,
+        approval: &Approval,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
+        let _ = approval;
+        async {
+            Err(SignerError::unavailable(
+                "this signer cannot sign transactions",
             ))
         }
     }
@@ -244,6 +282,10 @@ trait DynSigner: Send + Sync {
         &'a self,
         permit: &'a PermitTransfer,
     ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn sign_token_permit<'a>(
+        &'a self,
+        permit: &'a TokenPermit,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
     fn cancel<'a>(
         &'a self,
         cancellation: &'a CancelAuthorization,
@@ -279,6 +321,13 @@ impl<S: Signer> DynSigner for S {
         permit: &'a PermitTransfer,
     ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::sign_permit(self, permit))
+    }
+
+    fn sign_token_permit<'a>(
+        &'a self,
+        permit: &'a TokenPermit,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::sign_token_permit(self, permit))
     }
 
     fn cancel<'a>(
@@ -353,6 +402,15 @@ impl AnySigner {
         }
     }
 
+    /// Asks for the signature of an approval by EIP-2612 within the signer's time limit, and checks it.
+    pub(crate) async fn sign_token_permit(
+        &self,
+        permit: &TokenPermit,
+    ) -> Result<Signature, SignerError> {
+        let signature = self.in_time(self.signer.sign_token_permit(permit)).await?;
+        Ok(check(permit.digest(), permit.owner(), &signature)?)
+    }
+
     /// Asks for the signature of a cancellation within the signer's time limit, and checks it.
     pub(crate) async fn cancel(
         &self,
@@ -417,6 +475,14 @@ impl<S: Signer> Signer for Arc<S> {
 
     async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
         S::sign_permit(self, permit).await
+    }
+
+    async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
+        S::sign_token_permit(self, permit).await
+    }
+
+    async fn sign_approval(&self, approval: &Approval) -> Result<Signature, SignerError> {
+        S::sign_approval(self, approval).await
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {

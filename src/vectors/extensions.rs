@@ -10,7 +10,10 @@ fn extended(declared: &Value, identifier: &str) -> String {
     let declared: Box<RawValue> = to_raw_value(declared).unwrap();
     serde_json::to_string(&Extensions {
         declared: &declared,
-        identifier,
+        added: crate::x402::Additions {
+            identifier,
+            ..ADDITIONS
+        },
     })
     .unwrap()
 }

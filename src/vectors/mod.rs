@@ -44,6 +44,12 @@ macro_rules! vectors {
 
 mod extensions;
 mod permit2;
+
+/// bursar adds nothing to extensions that ask for nothing.
+const ADDITIONS: crate::x402::Additions<'_> = crate::x402::Additions {
+    identifier: "",
+    sponsored: None,
+};
 mod selection;
 
 use permit2::reproduce_permit;
@@ -117,7 +123,7 @@ async fn reproduce(row: &Value, required: &PaymentRequired) {
         required,
         0,
         &PaymentProof::transfer(&authorization, &signature),
-        "",
+        ADDITIONS,
     )
     .unwrap();
     assert_eq!(

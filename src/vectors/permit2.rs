@@ -1,7 +1,10 @@
 //! The official vectors for Permit2: `exact` and `upto`.
 
 use super::*;
-use crate::permit2::{PermitTransfer, domain_separator};
+use alloy::primitives::hex;
+
+use crate::permit2::{Approval, PermitTransfer, TokenPermit, TransactionTerms, domain_separator};
+use crate::x402::{Additions, Sponsored, offers_eip2612};
 
 /// Returns the permit that the official client signs for a quote.
 fn permit(quote: &Quote) -> PermitTransfer {
@@ -37,7 +40,7 @@ async fn signed(required: &PaymentRequired, official: &Value) -> String {
     let signature = signer().sign_permit(&permit).await.unwrap();
     assert_eq!(signature.to_hex(), text(official, "/signature"));
     let proof = PaymentProof::permit(&permit, &signature);
-    let json = encode_payment(required, 0, &proof, "").unwrap();
+    let json = encode_payment(required, 0, &proof, ADDITIONS).unwrap();
     let header = encode_header(&json);
     let read = decode_authorization(&header).unwrap();
     assert_eq!(
@@ -94,4 +97,70 @@ async fn other_schemes() {
         }
     }
     assert_eq!(vectors.as_object().unwrap().len(), 5);
+}
+
+/// `permit2_with_eip2612`: the approval that the seller's facilitator sends, and the whole payment.
+#[tokio::test]
+async fn the_sponsored_approval_is_the_official_one() {
+    let vectors = vectors!("other_schemes");
+    let row = &vectors["permit2_with_eip2612"];
+    let terms = required(&row["paymentRequired"]);
+    let permit = permit(&quote(&terms).unwrap());
+    assert!(offers_eip2612(&terms, 0));
+    let token = TokenPermit::new(
+        permit.asset().clone(),
+        permit.from(),
+        permit.value(),
+        U256::from(7),
+        permit.deadline(),
+    );
+    let official = &row["typedData"][1];
+    let ours: Value = serde_json::from_str(&token.typed_data_json()).unwrap();
+    assert_eq!(ours["types"]["EIP712Domain"], official["domainTypes"]);
+    assert_eq!(ours["types"]["Permit"], official["types"]["Permit"]);
+    for part in ["primaryType", "domain", "message"] {
+        assert_eq!(ours[part].to_string(), official[part].to_string());
+    }
+    assert_eq!(token.struct_hash(), hash(official, "/structHash"));
+    assert_eq!(token.digest(), hash(official, "/digest"));
+    let signature = signer().sign_token_permit(&token).await.unwrap();
+    assert_eq!(signature.to_hex(), text(official, "/signature"));
+    let proof = PaymentProof::permit(&permit, &signer().sign_permit(&permit).await.unwrap());
+    let added = Additions {
+        sponsored: Some(&Sponsored::new(&token, &signature)),
+        ..ADDITIONS
+    };
+    let json = encode_payment(&terms, 0, &proof, added).unwrap();
+    let ours: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(ours, row["paymentPayload"]);
+}
+
+/// The transaction of `permit2_with_erc20_approval`, bit for bit. bursar approves exact amounts; the official client approves
+/// the largest number.
+#[tokio::test]
+async fn the_approval_of_permit2_is_the_official_transaction() {
+    let vectors = vectors!("other_schemes");
+    let row = &vectors["permit2_with_erc20_approval"];
+    let unsigned = &row["unsignedTx"][0];
+    let number = |field: &str| -> u128 { text(unsigned, field).parse().unwrap() };
+    let terms = TransactionTerms {
+        nonce: unsigned["nonce"].as_u64().unwrap(),
+        gas: number("/gas").try_into().unwrap(),
+        max_fee: number("/maxFeePerGas"),
+        max_priority_fee: number("/maxPriorityFeePerGas"),
+    };
+    let asset = quote(&required(&row["paymentRequired"]))
+        .unwrap()
+        .asset()
+        .clone();
+    assert_eq!(asset.address(), address(unsigned, "/to"));
+    let approval = Approval::new(asset, U256::MAX, terms);
+    assert_eq!(
+        hex::encode_prefixed(approval.calldata()),
+        text(unsigned, "/data")
+    );
+    let signature = signer().sign_approval(&approval).await.unwrap();
+    let raw = approval.signed(&signature).unwrap();
+    let info = "/paymentPayload/extensions/erc20ApprovalGasSponsoring/info/signedTransaction";
+    assert_eq!(hex::encode_prefixed(raw), text(row, info));
 }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
+use super::extensions::EIP2612_SPONSORING;
 use super::members::Members;
 use super::required::LONGEST_DESCRIPTION;
-use super::{By, Carrier, Extensions, Offer, PaymentRequired, Version, codec};
+use super::{Additions, By, Carrier, Extensions, Offer, PaymentRequired, Version, codec};
 use crate::eip3009::{Signature, TransferAuthorization};
 use crate::money::checksummed;
 use crate::permit2::PermitTransfer;
@@ -214,7 +215,7 @@ pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
     proof: &PaymentProof,
-    identifier: &str,
+    added: Additions<'_>,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");
     let offer = required.offers().get(offer).ok_or_else(missing)?;
@@ -226,10 +227,9 @@ pub(crate) fn encode_payment(
     let payment = V2 {
         x402_version: 2,
         payload: proof,
-        extensions: repeated.extensions.map(|declared| Extensions {
-            declared,
-            identifier,
-        }),
+        extensions: repeated
+            .extensions
+            .map(|declared| Extensions { declared, added }),
         resource: repeated.resource.as_deref(),
         accepted: offer.raw(),
     };
@@ -280,6 +280,17 @@ pub(super) fn repeated<'a>(required: &'a PaymentRequired, offer: &Offer) -> Repe
     }
     repeated.length = length(&repeated);
     repeated
+}
+
+/// Returns whether the seller's facilitator takes an approval by EIP-2612, and a payment repeats that extension.
+pub(crate) fn offers_eip2612(required: &PaymentRequired, offer: usize) -> bool {
+    let offer = required.offers().get(offer);
+    let extensions = offer.and_then(|offer| repeated(required, offer).extensions);
+    extensions.is_some_and(|declared| {
+        let declared: Option<Map<String, Value>> = serde_json::from_str(declared.get()).ok();
+        let extension = declared.and_then(|mut all| all.remove(EIP2612_SPONSORING));
+        extension.is_some_and(|extension| extension.get("info").is_some_and(Value::is_object))
+    })
 }
 
 fn version_1(

@@ -431,7 +431,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
             Answer::Settled(settlement) => {
                 assert_eq!(
                     (settlement.transaction, settlement.value),
-                    (transaction, U256::from(10_000))
+                    (Some(transaction), U256::from(10_000))
                 );
             }
             other => unreachable!("{other}"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bursar::chain::{ChainReader, Question};
+use bursar::money::TransferMethod;
 use bursar::primitives::{B256, U256, address};
 use bursar::{Address, Network, Timestamp};
 use serde::Deserialize;
@@ -122,6 +123,7 @@ impl World {
     pub(crate) fn unused(&self, payer: Address, valid_before: u64) -> Question {
         Question {
             network: Network::from_chain_id(84_532),
+            method: TransferMethod::Eip3009,
             token: self.usdc,
             payer,
             nonce: B256::repeat_byte(0xc4),

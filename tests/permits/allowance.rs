@@ -1,13 +1,14 @@
 //! A wallet that has not approved Permit2.
 
+use bursar::policy::Rule;
 use bursar::primitives::{U256, address};
-use bursar::{ErrorKind, PaymentStatus, ResponseExt};
-use bursar_testing::Paywall;
-use bursar_tests::paywall::{distinct_payments, report};
+use bursar::{ChainReader, Client, ErrorKind, Network, PaymentStatus, ResponseExt};
+use bursar_testing::{Node, NodeFault, Paywall, Route};
+use bursar_tests::paywall::{distinct_payments, purchases, report};
 use bursar_tests::signatures::wallet;
 use bursar_tests::tokens::usdc;
 
-use super::{client, only_purchase, upto};
+use super::{builder, client, only_purchase, upto};
 
 #[tokio::test]
 async fn a_missing_allowance_says_what_to_approve_and_the_same_payment_is_presented_after_it() {
@@ -39,7 +40,7 @@ async fn a_missing_allowance_says_what_to_approve_and_the_same_payment_is_presen
             &permit2.to_string(),
             &usdc("base-sepolia").address().to_string(),
             "10000 units",
-            "`bursar wallet approve`",
+            "`bursar wallet approve --network base-sepolia --token USDC --amount 0.01 --send`",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -49,5 +50,62 @@ async fn a_missing_allowance_says_what_to_approve_and_the_same_payment_is_presen
         assert!(response.receipt().is_some());
         assert_eq!(distinct_payments(&seller), 1, "the same bytes");
         assert_eq!(only_purchase(&client).await.status, Some(200));
+    }
+}
+
+const NETWORK: Network = Network::from_chain_id(84_532);
+
+/// A seller, and a client that reads its chain before it signs.
+async fn with_chain(route: Route, allowance: u64) -> (Paywall, Node, Client) {
+    let seller = Paywall::builder()
+        .route(route)
+        .allowance(wallet().address(), allowance)
+        .start()
+        .await
+        .unwrap();
+    let node = seller.node(NETWORK).await.unwrap();
+    let chain = ChainReader::new().endpoint(NETWORK, node.url().as_str());
+    let client = builder().chain(chain.unwrap()).build().unwrap();
+    (seller, node, client)
+}
+
+#[tokio::test]
+async fn a_missing_allowance_is_found_before_anything_is_signed() {
+    for route in [report().permit2(), upto()] {
+        let (seller, _node, client) = with_chain(route, 9_999).await;
+        let buy = || client.get(seller.url("/report")).send();
+        let error = buy().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert_eq!(error.payment_status(), PaymentStatus::NotPaid);
+        assert_eq!(error.denial().unwrap().rule, Rule::Allowance);
+        let missing = error.missing_allowance().unwrap();
+        assert_eq!(missing.owner, wallet().address());
+        assert_eq!(missing.amount.units(), U256::from(10_000));
+        let text = error.to_string();
+        assert!(text.contains("bursar wallet approve"), "{text}");
+        assert!(text.contains("nothing was signed"), "{text}");
+        assert!(purchases(&client).await.is_empty());
+        assert_eq!(distinct_payments(&seller), 0);
+        let json = serde_json::to_value(error.denial().unwrap()).unwrap();
+        assert_eq!(json["missing_allowance"]["units"], "10000");
+        // A denial always has a new reading, so an approval counts at once.
+        let approved = usdc("base-sepolia");
+        seller.set_allowance(&approved, wallet().address(), U256::from(10_000));
+        buy().await.unwrap();
+        assert_eq!(seller.settlements().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_allowance_that_cannot_be_read_denies_nothing() {
+    for fault in [
+        NodeFault::Unavailable,
+        NodeFault::WrongChain,
+        NodeFault::EmptyWord,
+    ] {
+        let (seller, node, client) = with_chain(upto(), 10_000).await;
+        node.fault(fault);
+        client.get(seller.url("/report")).send().await.unwrap();
+        assert_eq!(seller.settlements().len(), 1, "{fault:?}");
     }
 }

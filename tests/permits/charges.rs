@@ -1,6 +1,6 @@
 //! What a seller charges and claims, and what counts.
 
-use bursar::ledger::{Filter, PurchaseKey, State};
+use bursar::ledger::{Filter, State};
 use bursar::policy::Rule;
 use bursar::primitives::{B256, U256};
 use bursar::x402::PaymentMethod;
@@ -221,33 +221,6 @@ async fn a_permit_cannot_be_cancelled_by_a_signature() {
     assert_eq!(error.kind(), bursar::ErrorKind::Purchase);
     assert!(error.to_string().contains("Permit2"), "{error}");
     assert!(error.to_string().contains("gas"), "{error}");
-}
-
-#[tokio::test]
-async fn the_chain_reader_says_that_it_cannot_prove_a_permit_yet() {
-    let seller = open(upto()).await;
-    let client = client();
-    client.get(seller.url("/report")).send().await.unwrap();
-    let ledger = client.ledger().unwrap();
-    let base_sepolia = "base-sepolia".parse().unwrap();
-    let node = seller.node(base_sepolia).await.unwrap();
-    let chain = bursar::ChainReader::new()
-        .endpoint(base_sepolia, node.url().as_str())
-        .unwrap();
-    let answers = ledger.reconcile(&chain).await.unwrap();
-    assert_eq!(answers.len(), 1);
-    assert_eq!(answers[0].after, State::Settled);
-    let answer = answers[0].answer.to_string();
-    assert!(
-        answer.contains("cannot tell") && answer.contains("Permit2"),
-        "{answer}"
-    );
-    let key = PurchaseKey::new(
-        client.payer().unwrap().address(),
-        answers[0].purchase.clone(),
-    );
-    let stored = ledger.purchase(&key).await.unwrap().unwrap();
-    assert!(stored.is_unproven());
 }
 
 /// Sellers that sell a report by several methods.

@@ -5,6 +5,8 @@ mod allowance;
 mod charges;
 mod kinds;
 mod policies;
+mod proofs;
+mod sponsoring;
 
 use bursar::ledger::Ledger;
 use bursar::money::TransferMethod;

@@ -37,7 +37,9 @@ pub(crate) use policy::{Explain, PolicyCommand};
 #[cfg(feature = "proxy")]
 pub(crate) use proxy::{LogFormat, ProxyArgs, ProxyCommand, ProxyCommandArgs, TokenFile};
 pub(crate) use request::{Discover, Pay, Quote, RequestArgs};
-pub(crate) use wallet::{KeyArgs, NewWallet, WalletAddress, WalletBalance, WalletCommand};
+pub(crate) use wallet::{
+    KeyArgs, NewWallet, WalletAddress, WalletApprove, WalletBalance, WalletCommand,
+};
 
 /// An HTTP client that pays: it answers 402 Payment Required with an x402 payment, within your limits.
 #[derive(Debug, Parser)]

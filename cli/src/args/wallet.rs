@@ -19,6 +19,44 @@ pub(crate) enum WalletCommand {
     Address(WalletAddress),
     /// Print the balances of a wallet in the known tokens of each network; exits with 1 if a balance cannot be read
     Balance(WalletBalance),
+    /// Let Permit2 move a token of the wallet, up to an amount: print the transaction, or send it with --send
+    ///
+    /// Payments by Permit2 and by the scheme `upto` need an approval. The contract Permit2 can then move as much as was
+    /// approved, by signatures of the wallet. An approval replaces the one before. --amount 0 revokes it.
+    ///
+    /// The transaction costs gas in the coin of the network, so the wallet needs some of it.
+    Approve(WalletApprove),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WalletApprove {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// The network, such as base-sepolia
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Network,
+    /// The token, by its symbol
+    #[arg(long, value_name = "SYMBOL", default_value = "USDC")]
+    pub(crate) token: String,
+    /// The amount in whole tokens, such as 5 or 0.25; 0 revokes the approval
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) amount: String,
+    /// Allow --amount max: no limit for as long as the approval stands. A stolen key or a wrong signature can then take all
+    /// tokens of this kind that the wallet has or will have
+    #[arg(long)]
+    pub(crate) unlimited: bool,
+    /// Ask this JSON-RPC endpoint: URL, or NETWORK=URL as for other commands
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: Option<String>,
+    /// Sign the transaction with the key, send it to --rpc, and wait for its receipt
+    #[arg(long, requires = "rpc")]
+    pub(crate) send: bool,
+    /// Send nothing if a unit of gas could cost more than this, in gwei
+    #[arg(long, value_name = "GWEI", default_value_t = 500)]
+    pub(crate) max_fee: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -69,6 +107,9 @@ pub(crate) struct WalletBalance {
     /// Ask the endpoints in the tables [[chain]] of this policy file
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Show how much of each token Permit2 may move, too
+    #[arg(long)]
+    pub(crate) allowance: bool,
     /// Show this token only, by its symbol, such as USDC
     #[arg(long, value_name = "SYMBOL")]
     pub(crate) token: Option<String>,

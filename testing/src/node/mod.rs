@@ -88,6 +88,10 @@ pub enum NodeFault {
     NoLogs,
     /// Has no receipts.
     NoReceipts,
+    /// Has no states of blocks before the latest one, as a node that is not an archive.
+    NoHistory,
+    /// Its logs say that every transfer moved one unit.
+    SmallTransfers,
     /// Refuses to search this many blocks or more for logs.
     NarrowLogs(u64),
     /// Searches at most this many blocks for logs, as the free plan of a provider: it refuses more with status 400, and

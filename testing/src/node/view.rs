@@ -30,6 +30,7 @@ pub(super) type Refusal = (i64, Cow<'static, str>);
 
 pub(super) const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
 const REVERTED: Refusal = (3, Cow::Borrowed("execution reverted"));
+const PRUNED: Refusal = (-32000, Cow::Borrowed("missing trie node"));
 const UNKNOWN_BLOCK: Refusal = (-39001, Cow::Borrowed("Unknown block"));
 
 /// A settlement or a cancellation: it used a nonce.
@@ -89,7 +90,10 @@ impl View<'_> {
                     "0xfe"
                 }))
             }
-            "eth_call" => self.eth_call(parameter(0)?, self.at(parameter(1)?)?),
+            "eth_call" => match (self.at(parameter(1)?)?, self.fault) {
+                (block, Some(NodeFault::NoHistory)) if block < self.head() => Err(PRUNED),
+                (block, _) => self.eth_call(parameter(0)?, block),
+            },
             "eth_getTransactionCount" => {
                 let account = parameter(0)?.as_str().and_then(|text| text.parse().ok());
                 let account = account.ok_or(INVALID)?;
@@ -411,6 +415,10 @@ impl View<'_> {
         let transfer = event.transfer.map(|(payee, value)| {
             let name = keccak256("Transfer(address,address,uint256)");
             let topics = [name, event.authorizer.into_word(), payee.into_word()];
+            let value = match self.fault {
+                Some(NodeFault::SmallTransfers) => U256::from(1),
+                _ => value,
+            };
             self.log(event, event.contract, &topics, &[value])
         });
         if let Some(permit) = &event.permit {
