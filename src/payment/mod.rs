@@ -12,6 +12,7 @@ mod freeze_switch;
 mod kept_terms;
 // The file is named after the type that it holds.
 #[expect(clippy::module_inception, reason = "the file holds the type Payment")]
+mod other_calls;
 mod payment;
 mod present;
 mod refusals;
