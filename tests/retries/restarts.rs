@@ -10,7 +10,8 @@ use bursar::ledger::{Filter, State};
 use bursar::payment::Payment;
 use bursar::telemetry::{Event, EventKind};
 use bursar::{
-    Client, Error, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, ResponseExt,
+    Client, Error, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseRequest,
+    ResponseExt,
 };
 use bursar_testing::{Fault, Paywall};
 use bursar_tests::clock::{MONDAY_NOON, SECOND, TestClock};
@@ -87,9 +88,12 @@ impl Host {
     }
 
     async fn until_waiting(&self, calls: usize) {
-        while self.waiting.load(Ordering::SeqCst) < calls {
-            tokio::task::yield_now().await;
-        }
+        let all = async {
+            while self.waiting.load(Ordering::SeqCst) < calls {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(10 * SECOND, all).await.unwrap();
     }
 
     async fn states(&self) -> Vec<State> {
@@ -98,19 +102,24 @@ impl Host {
     }
 }
 
+/// The request of the offer, which does not say `allow_duplicate`.
+fn identical(offer: &TestOffer) -> PurchaseRequest {
+    PurchaseRequest::new("GET", &offer.url, b"").unwrap()
+}
+
 async fn authorize(payer: &Payer, offer: &TestOffer) -> Payment {
-    let signed = payer.authorize(&offer.terms(), &offer.request()).await;
+    let signed = payer.authorize(&offer.terms(), &identical(offer)).await;
     signed.unwrap()
 }
 
 async fn buy_again(payer: &Payer, offer: &TestOffer) -> Payment {
-    let request = offer.request().allow_duplicate();
+    let request = identical(offer).allow_duplicate();
     payer.authorize(&offer.terms(), &request).await.unwrap()
 }
 
 fn spawn(payer: &Payer, offer: &TestOffer) -> JoinHandle<Result<Payment, Error>> {
     let (payer, offer) = (payer.clone(), offer.clone());
-    tokio::spawn(async move { payer.authorize(&offer.terms(), &offer.request()).await })
+    tokio::spawn(async move { payer.authorize(&offer.terms(), &identical(&offer)).await })
 }
 
 #[tokio::test]
@@ -283,7 +292,7 @@ async fn identical_calls_of_one_process_and_calls_on_purpose_wait_for_nothing() 
     }
     let other = host.payer();
     payments.push(buy_again(&other, &offer).await);
-    let named = offer.request().purchase_id("order-1");
+    let named = identical(&offer).purchase_id("order-1");
     payments.push(other.authorize(&offer.terms(), &named).await.unwrap());
     assert_eq!(host.signatures.count(), 5);
     assert_eq!(host.waiting.load(Ordering::SeqCst), 0);
