@@ -102,6 +102,10 @@ struct Errand {
     at: Option<usize>,
     /// How far the child's clock is ahead, in seconds: past the leases of those that were killed.
     ahead: u64,
+    /// How many seconds of the child's clock pass in one.
+    pace: u64,
+    /// Whether the purchases have ids.
+    named: bool,
 }
 
 impl Errand {
@@ -124,6 +128,8 @@ impl Errand {
             .env("CRASH_ROOM", self.room.to_string())
             .env("CRASH_AT", at)
             .env("CRASH_AHEAD", self.ahead.to_string())
+            .env("CRASH_PACE", self.pace.to_string())
+            .env("CRASH_NAMED", u8::from(self.named).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -165,6 +171,9 @@ fn child() {
     let ahead = Duration::from_secs(u64::try_from(numbers("CRASH_AHEAD").remove(0)).unwrap());
     let room = u64::try_from(numbers("CRASH_ROOM").remove(0)).unwrap();
     let ids = numbers("CRASH_IDS");
+    let pace = u32::try_from(numbers("CRASH_PACE").remove(0)).unwrap();
+    let named = numbers("CRASH_NAMED") == [1];
+    let start = SystemClock.now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -194,7 +203,8 @@ fn child() {
             .observer(move |_: &Event<'_>| observed.step())
             .clock(move || {
                 steps.step();
-                SystemClock.now().after(ahead)
+                let passed = start.until(SystemClock.now());
+                start.after(ahead).after(passed * pace)
             })
             .retry_policy(RetryPolicy::once())
             .http(
@@ -207,13 +217,12 @@ fn child() {
             .unwrap();
         for id in ids[0]..ids[1] {
             // What becomes of it is in the books and on the chain.
-            drop(
-                client
-                    .get(&url)
-                    .purchase_id(format!("order-{id}"))
-                    .send()
-                    .await,
-            );
+            let request = client.get(&url);
+            let request = match named {
+                true => request.purchase_id(format!("order-{id}")),
+                false => request,
+            };
+            drop(request.send().await);
         }
     });
 }
@@ -315,6 +324,8 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
             room: ROOM,
             at: Some(step),
             ahead: 0,
+            pace: 1,
+            named: true,
         };
         kills = kills.saturating_add(usize::from(run(&errand).await));
         check(&seller, &ledger, ROOM, &about).await;
@@ -360,6 +371,8 @@ async fn killed_while_the_seller_answers() {
         room: ROOM,
         at: None,
         ahead: 0,
+        pace: 1,
+        named: true,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -381,6 +394,48 @@ async fn killed_while_the_seller_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_the_seller_answers_and_restarted_at_once_without_an_id() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = directory.path().join("books.db");
+    let seller = Paywall::builder()
+        .route(report().fault(Fault::HangAfterSettle))
+        .start()
+        .await
+        .unwrap();
+    let errand = Errand {
+        url: seller.url("/report").to_string(),
+        ledger: ledger.to_str().unwrap().to_owned(),
+        ids: 0..1,
+        room: ROOM,
+        at: None,
+        ahead: 0,
+        pace: 1,
+        named: false,
+    };
+    let mut child = errand.spawn();
+    seller.wait_for_settlements(1).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    seller.clear_faults();
+    // The clock of this one runs, so that the lease of the killed one does not last 20 seconds.
+    run(&Errand {
+        pace: 100,
+        ..errand.clone()
+    })
+    .await;
+    let purchases = check(&seller, &ledger, ROOM, "restarted").await;
+    let states: Vec<State> = purchases.iter().map(|purchase| purchase.state).collect();
+    assert_eq!(states, [State::Settled]);
+    assert_eq!(seller.settlements().len(), 1);
+    let payments = seller.requests().into_iter();
+    let headers: Vec<String> = payments
+        .filter_map(|request| Some(request.payment?.header))
+        .collect();
+    assert_eq!(headers.len(), 2, "the payment came twice");
+    assert_eq!(headers[0], headers[1], "the same bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random() {
     let runs: usize = env::var("BURSAR_CRASH_RUNS").map_or(200, |runs| runs.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
@@ -396,6 +451,8 @@ async fn killed_at_random() {
         room,
         at: None,
         ahead: 0,
+        pace: 1,
+        named: true,
     };
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
     for number in 0..runs {

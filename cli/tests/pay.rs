@@ -4,10 +4,14 @@
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
 
+use std::time::Duration;
+
+use bursar::clock::{Clock, SystemClock};
 use bursar::primitives::U256;
+use bursar::{Client, Ledger, LocalSigner, Policy};
 use bursar_testing::{Fault, Forgery, Route};
 use serde_json::json;
-use support::{CliHarness, PAYEE, PAYER, USDC, policy, report};
+use support::{CliHarness, KEY, PAYEE, PAYER, USDC, policy, report};
 
 #[tokio::test]
 async fn a_paid_body_is_printed_on_standard_output() {
@@ -275,4 +279,25 @@ async fn a_later_command_enters_again_what_was_bought_by_a_sign_in() {
     );
     let message = line["error"]["message"].as_str().unwrap();
     assert!(message.contains("sign_in = \"always\""), "{message}");
+}
+
+#[tokio::test]
+async fn a_command_right_after_a_killed_one_presents_its_payment() {
+    let harness = CliHarness::new(report().idempotent().fault_once(Fault::HangAfterSettle)).await;
+    // The clock of the first process is behind, so that its lease ends soon. It hears nothing, as if it had been killed.
+    let behind = Duration::from_millis(19_200);
+    let first = Client::builder()
+        .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
+        .policy(Policy::new().allow_network("base-sepolia"))
+        .ledger(Ledger::sqlite(harness.path("ledger.db")).unwrap())
+        .clock(move || SystemClock.now().before(behind))
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let call = tokio::spawn(first.get(harness.url()).send());
+    harness.paywall.wait_for_settlements(1).await;
+    let ended = harness.buy(&[]).await;
+    assert_eq!((ended.code, ended.text()), (0, "the report"), "{ended:?}");
+    assert_eq!((harness.settled(), harness.payments()), (1, 2));
+    call.abort();
 }

@@ -405,6 +405,7 @@ impl World {
                     origin,
                     now,
                     until,
+                    ended: Vec::new(),
                 };
                 self.ledger.resume(&wanted).await.unwrap();
             }

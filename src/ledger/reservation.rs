@@ -168,6 +168,8 @@ pub(crate) struct Resumption {
     pub(crate) origin: Origin,
     pub(crate) now: Timestamp,
     pub(crate) until: Timestamp,
+    /// Presenter leases that ended by a clock which cannot jump: the caller watched each for its whole length.
+    pub(crate) ended: Vec<(PurchaseKey, Timestamp)>,
 }
 
 /// The answer of a ledger to a [`Resumption`].
@@ -175,8 +177,8 @@ pub(crate) struct Resumption {
 pub(crate) enum Resumed {
     /// Every payment for the same request was delivered, or can no longer settle.
     Nothing,
-    /// Other calls are presenting all payments for the same request.
-    InFlight,
+    /// Other calls are presenting all payments for the same request: these.
+    InFlight(Vec<Purchase>),
     /// This payment must be presented again. The caller has the lease on it.
     Again(Box<Purchase>),
     /// The signer did not answer for this purchase. It must be asked again for the same nonce.
@@ -192,13 +194,13 @@ impl Resumption {
     /// A purchase can be resumed if it was signed for the same request, was not delivered, has not expired by
     /// any clock, and no other call is presenting it. Tags, agents and other options do not matter.
     pub(super) fn choose(&self, stored: impl IntoIterator<Item = Purchase>) -> Resumed {
-        let (mut unsigned, mut foreign, mut in_flight) = (None, None, false);
+        let (mut unsigned, mut foreign, mut in_flight) = (None, None, Vec::new());
         for stored in stored {
             if !self.is_open(&stored) {
                 continue;
             }
-            if stored.is_leased(self.now) {
-                in_flight = true;
+            if stored.is_leased(self.now) && !self.has_ended(&stored) {
+                in_flight.push(stored);
             } else if stored.payer != self.payer {
                 foreign.get_or_insert(stored);
             } else if stored.payload.is_none() {
@@ -210,8 +212,8 @@ impl Resumption {
         match (unsigned, foreign) {
             (Some(unsigned), _) => Resumed::Unsigned(Box::new(unsigned)),
             (None, Some(foreign)) => Resumed::OtherPayer(Box::new(foreign)),
-            (None, None) if in_flight => Resumed::InFlight,
-            (None, None) => Resumed::Nothing,
+            (None, None) if in_flight.is_empty() => Resumed::Nothing,
+            (None, None) => Resumed::InFlight(in_flight),
         }
     }
 
@@ -220,6 +222,12 @@ impl Resumption {
             && stored.origin == self.origin
             && stored.is_undelivered()
             && stored.expires_at > self.now
+    }
+
+    fn has_ended(&self, stored: &Purchase) -> bool {
+        self.ended
+            .iter()
+            .any(|(key, lease)| *lease == stored.presenter_lease_until && *key == stored.key())
     }
 
     /// Returns the purchase with a new presenter lease.

@@ -1,17 +1,20 @@
 //! Room under limits: the calls of this process that have a payment in flight, and those that wait for room.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Ledger, Purchase};
+use super::{Ledger, Purchase, PurchaseKey};
 use crate::limit::{Denial, InFlight, Limit};
 
 /// The calls of this process that use one ledger. All clones of a [`Ledger`] share it.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     in_flight: InFlight,
+    /// The purchase that each call holds or presents.
+    presented: Mutex<BTreeMap<u64, PurchaseKey>>,
     calls: AtomicU64,
     /// In the order in which the calls came.
     queue: Mutex<Vec<Waiter>>,
@@ -33,6 +36,12 @@ impl Room {
     /// Every change is one step, so a panic elsewhere leaves the queue whole.
     fn queue(&self) -> MutexGuard<'_, Vec<Waiter>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn presented(&self) -> MutexGuard<'_, BTreeMap<u64, PurchaseKey>> {
+        self.presented
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the first waiting call of each limit, because a purchase changed.
@@ -59,8 +68,14 @@ pub(crate) struct Flight {
 impl Flight {
     /// Notes the payment that the ledger holds for the call. The ledger notes it in the step that reserves the amount.
     pub(crate) fn hold(&self, purchase: &Purchase) {
+        self.present(purchase.key());
         let purchase = Box::new(purchase.clone());
         self.room.in_flight.insert(self.call, purchase);
+    }
+
+    /// Notes that the call presents the purchase: a presenter lease on it is one of this process.
+    pub(crate) fn present(&self, purchase: PurchaseKey) {
+        self.room.presented().insert(self.call, purchase);
     }
 
     /// Notes that the payment is signed.
@@ -70,6 +85,7 @@ impl Flight {
 
     /// Notes that the ledger has the outcome.
     pub(crate) fn land(&self) {
+        self.room.presented().remove(&self.call);
         if self.room.in_flight.remove(self.call) {
             self.room.wake();
         }
@@ -143,6 +159,14 @@ impl Ledger {
             call,
             wake,
         }
+    }
+
+    /// Returns whether a call of this process holds or presents the purchase.
+    pub(crate) fn is_presented_here(&self, purchase: &PurchaseKey) -> bool {
+        self.room
+            .presented()
+            .values()
+            .any(|presented| presented == purchase)
     }
 
     /// Returns the payments that calls of this process have in flight.

@@ -91,6 +91,7 @@ fn an_unresolved_purchase_is_resumed_by_one() {
                         origin,
                         now,
                         until,
+                        ended: Vec::new(),
                     };
                     matches!(block_on(ledger.resume(&wanted)).unwrap(), Resumed::Again(_))
                 })

@@ -11,6 +11,7 @@ mod deadline;
 mod drop_guard;
 mod freeze_switch;
 mod kept_terms;
+mod other_calls;
 // The file is named after the type that it holds.
 #[expect(clippy::module_inception, reason = "the file holds the type Payment")]
 mod payment;

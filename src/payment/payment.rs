@@ -24,7 +24,7 @@ use crate::x402::{Claim, Receipt, SignedPayment};
 
 /// How long a call that presents a payment has it for itself before it must renew the lease.
 ///
-/// An identical request that comes within this time after a crash buys again. A purchase id excludes that.
+/// An identical request in another process waits so long at most until it takes the call for dead.
 pub(super) const PRESENTER_LEASE: Duration = Duration::from_secs(20);
 
 /// A signed payment. The ledger holds it, and it is ready to be sent.
@@ -260,6 +260,8 @@ impl Payment {
             };
             self.record(settled).await;
             self.guard.arm();
+            // The call goes on, and another one of this process need not wait for a sign of it.
+            self.guard.flight.present(self.guard.key().clone());
             self.settled_early = true;
         }
     }

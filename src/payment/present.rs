@@ -22,8 +22,9 @@ use crate::x402::{Failure, PaymentRequired, SignedPayment};
 
 /// The longest `Retry-After` that bursar waits for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// How often a call that waits for a slow answer renews its lease: well within the length of the lease.
-const HEARTBEAT: Duration = Duration::from_secs(8);
+/// How often a call that waits for a slow answer renews its lease: well within the length of the lease, and often enough
+/// that an identical call of another process soon knows that this one lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// One call that presents a payment.
 pub(crate) struct PaidCall {
@@ -268,7 +269,11 @@ async fn deliver<T: Transport>(
             return reply;
         }
         earlier = Some(reply);
-        tokio::time::sleep(wait).await;
+        let pause = async {
+            tokio::time::sleep(wait).await;
+            Ok(())
+        };
+        while_leased(payment, pause).await?;
     }
 }
 

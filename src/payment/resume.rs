@@ -2,20 +2,21 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy::primitives::{B256, U256};
 use http::StatusCode;
 use secrecy::ExposeSecret;
 
 use super::drop_guard::{DropGuard, Stage};
+use super::other_calls::{Others, Watch};
 use super::payment::PRESENTER_LEASE;
 use super::transport::PaymentRecord;
 use super::{Payer, Payment};
 use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{
-    Filter, Purchase, PurchaseKey, Resumed, Resumption, SellerAnswer, State, Transition,
+    Filter, Flight, Purchase, PurchaseKey, Resumed, Resumption, SellerAnswer, State, Transition,
 };
 use crate::limit::{Denial, LimitCheck, LimitKind};
 use crate::money::TokenAmount;
@@ -171,7 +172,8 @@ impl Payer {
         request: &PurchaseRequest,
         purchase: Purchase,
     ) -> Result<Payment, Error> {
-        let payment = self.present_again(request, purchase).await?;
+        let flight = self.inner.ledger.flight();
+        let payment = self.present_again(request, purchase, flight).await?;
         match payment.renew_lease().await {
             Ok(()) => Ok(payment),
             Err(error) => Err(payment.fail(error)),
@@ -179,54 +181,80 @@ impl Payer {
     }
 
     /// Returns the earlier purchase that this request must continue: the one with its id, or of an identical request.
-    pub(super) async fn earlier(&self, request: &PurchaseRequest) -> Result<Earlier, Error> {
+    ///
+    /// # Errors
+    /// The payment cannot be presented again, or the call's time was up before it was known whether other processes live.
+    pub(super) async fn earlier(
+        &self,
+        request: &PurchaseRequest,
+        others: Others,
+    ) -> Result<Earlier, Error> {
         self.inner.ledger.record_pending().await?;
         match self.resume_by_id(request).await? {
             Some(payment) => Ok(Earlier::Payment(Box::new(payment))),
-            None => self.resume_identical(request).await,
+            None => self.resume_identical(request, others).await,
         }
     }
 
     /// Returns the earlier purchase of an identical request that must be continued, so that bursar does not buy twice.
     ///
+    /// If calls of other processes are presenting such purchases, it first waits until each showed that it lives or its
+    /// lease ended.
+    ///
     /// # Errors
-    /// The policy of today denies its payment, or another payer signed it. Both can still settle.
-    async fn resume_identical(&self, request: &PurchaseRequest) -> Result<Earlier, Error> {
+    /// The policy of today denies its payment, or another payer signed it. Both can still settle. The call's time was up
+    /// before it was known whether the other processes live.
+    async fn resume_identical(
+        &self,
+        request: &PurchaseRequest,
+        others: Others,
+    ) -> Result<Earlier, Error> {
         if request.id()?.is_some() || !request.resumes_identical() {
             return Ok(Earlier::Nothing);
         }
-        let now = self.now();
-        let wanted = Resumption {
-            payer: self.address(),
-            fingerprint: request.fingerprint(),
-            origin: request.origin().clone(),
-            now,
-            until: now.after(PRESENTER_LEASE),
-        };
-        let purchase = match self.inner.ledger.resume(&wanted).await? {
-            Resumed::Nothing => return Ok(Earlier::Nothing),
-            Resumed::InFlight => {
+        let ledger = &self.inner.ledger;
+        let mut watch: Option<Watch> = None;
+        let purchase = loop {
+            let now = self.now();
+            let wanted = Resumption {
+                payer: self.address(),
+                fingerprint: request.fingerprint(),
+                origin: request.origin().clone(),
+                now,
+                until: now.after(PRESENTER_LEASE),
+                ended: watch.as_ref().map(Watch::ended).unwrap_or_default(),
+            };
+            let leased = match ledger.resume(&wanted).await? {
+                Resumed::Nothing => return Ok(Earlier::Nothing),
+                Resumed::InFlight(leased) => leased,
+                Resumed::Unsigned(purchase) => {
+                    return Ok(Earlier::Unsigned(Box::new(
+                        request.continuing(&purchase.id),
+                    )));
+                }
+                Resumed::OtherPayer(purchase) => return Err(of_other_payer(&purchase)),
+                Resumed::Again(purchase) => break *purchase,
+            };
+            let watch = watch.get_or_insert_with(|| match others {
+                Others::Watched => self.watch(request, &leased),
+                Others::Decided => Watch::default(),
+            });
+            if watch.is_over(ledger, &leased) {
                 tracing::warn!(
                     origin = %request.origin(),
                     "an identical request is in flight, and this one pays too; to pay once, wait for the first, or give both one purchase_id"
                 );
                 return Ok(Earlier::Nothing);
             }
-            Resumed::Unsigned(purchase) => {
-                return Ok(Earlier::Unsigned(Box::new(
-                    request.continuing(&purchase.id),
-                )));
-            }
-            Resumed::OtherPayer(purchase) => return Err(of_other_payer(&purchase)),
-            Resumed::Again(purchase) => *purchase,
+            self.await_others(request, watch).await?;
         };
-        let key = purchase.key();
-        match self.present_again(request, purchase).await {
+        let (key, flight) = (purchase.key(), ledger.flight());
+        flight.present(key.clone());
+        match self.present_again(request, purchase, flight).await {
             Ok(payment) => Ok(Earlier::Payment(Box::new(payment))),
             Err(denied) => {
                 // The purchase keeps its state, and no call is presenting it.
-                let released = Transition::Presented { until: now };
-                let ledger = &self.inner.ledger;
+                let released = Transition::Presented { until: self.now() };
                 ledger.record_or_keep(&key, released).await;
                 Err(denied)
             }
@@ -238,6 +266,7 @@ impl Payer {
         &self,
         request: &PurchaseRequest,
         purchase: Purchase,
+        flight: Arc<Flight>,
     ) -> Result<Payment, Error> {
         let unusable =
             |reason: &str| Error::new(ErrorKind::Purchase, reason).of_purchase(&purchase);
@@ -277,7 +306,6 @@ impl Payer {
         let events = PurchaseEvents::new(&purchase, amount.clone(), self.agent_of(request), now);
         let delivered = !purchase.is_undelivered();
         let key = purchase.key();
-        let flight = self.inner.ledger.flight();
         flight.hold(&purchase);
         flight.sign();
         let signed = SignedPayment {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 use url::Url;
 
+use super::other_calls::Others;
 use super::resume::Earlier;
 use super::{Payer, Payment};
 use crate::error::{Error, ErrorKind};
@@ -91,7 +92,8 @@ impl Payer {
         if denial.is_some() && !is_only_way {
             return Ok(Entry::Buy);
         }
-        match self.earlier(request).await? {
+        // A payment that a killed process left comes before a sign-in, too.
+        match self.earlier(request, Others::Watched).await? {
             Earlier::Payment(payment) => return Ok(Entry::Payment(payment)),
             // A signature may exist at the signer, so the purchase goes on.
             Earlier::Unsigned(_) => return Ok(Entry::Buy),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::authorize::{Attempt, Order, no_randomness};
+use super::other_calls::Others;
 use super::resume::Earlier;
 use super::{Payer, Payment};
 use crate::error::{Error, ErrorKind};
@@ -119,12 +120,18 @@ impl Payer {
             return Err(Error::denied(Box::new(denial)));
         }
         let mut waiting = Waiting::new(self, request);
+        // A call decides once about the calls of other processes, so that calls do not wait in a chain.
+        let mut others = Others::Watched;
         loop {
             let place = waiting.as_ref().and_then(Waiting::place);
-            let error = match self.resume_or_buy_now(required, request, place).await {
+            let error = match self
+                .resume_or_buy_now(required, request, place, others)
+                .await
+            {
                 Err(error) if patience == Patience::Waits => error,
                 done => return done,
             };
+            others = Others::Decided;
             match &mut waiting {
                 Some(waiting) => waiting.again(error).await?,
                 None => return Err(error),
@@ -137,8 +144,9 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
         place: Option<&Place>,
+        others: Others,
     ) -> Result<Payment, Error> {
-        match self.earlier(request).await? {
+        match self.earlier(request, others).await? {
             Earlier::Payment(payment) => Ok(*payment),
             Earlier::Unsigned(request) => self.buy(required, &request, Terms::First, place).await,
             Earlier::Nothing => self.buy(required, request, Terms::First, place).await,

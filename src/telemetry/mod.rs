@@ -30,6 +30,7 @@
 //! | `signed` | an authorization is signed and recorded; it has not been sent | yes | time of the signer |
 //! | `unsigned` | the signer failed, or the caller left before; nothing is signed | yes | |
 //! | `resumed` | an earlier signed payment will be presented again | yes | |
+//! | `waiting` | a call of another process is presenting a payment for the same request; this call waits until that one shows that it lives, or its lease ends | id of that purchase | |
 //! | `presented` | the payment is sent, each time; over HTTP only | yes | |
 //! | `settled` | a matching receipt arrived | yes | time since `signed` or `resumed` |
 //! | `rejected` | the seller asked for payment again | yes | time since `signed` or `resumed` |
@@ -162,6 +163,9 @@ pub enum EventKind {
     Unsigned,
     /// An earlier signed payment will be presented again.
     Resumed,
+    /// A call of another process is presenting a payment for the same request. This call waits until it is known whether
+    /// that process lives, at most until the lease ends.
+    Waiting,
     /// The payment is sent.
     Presented,
     /// A matching receipt arrived.
@@ -216,6 +220,7 @@ impl EventKind {
             Self::Signed => "signed",
             Self::Unsigned => "unsigned",
             Self::Resumed => "resumed",
+            Self::Waiting => "waiting",
             Self::Presented => "presented",
             Self::Settled => "settled",
             Self::Rejected => "rejected",

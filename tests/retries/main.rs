@@ -5,6 +5,7 @@ mod brakes;
 mod growth;
 mod layers;
 mod requests;
+mod restarts;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ pub(super) fn wanted(purchase: &NewPurchase, now: u64) -> Resumption {
         origin: purchase.origin.clone(),
         now: at(now),
         until: at(now + 20),
+        ended: Vec::new(),
     }
 }
 
@@ -189,7 +190,7 @@ pub(super) async fn only_the_same_request_is_taken_up(ledgers: &Ledgers) {
     assert_eq!(found.key(), key);
     for payer in [&mine, &stranger] {
         let found = ledger.resume(&wanted(payer, NOW + 2)).await.unwrap();
-        assert!(matches!(found, Resumed::InFlight), "{found:?}");
+        assert!(matches!(found, Resumed::InFlight(_)), "{found:?}");
     }
     assert!(
         taken_up(&ledger, &wanted(&mine, NOW + 900)).await.is_none(),
@@ -273,7 +274,7 @@ pub(super) async fn a_lease_of_a_clock_that_was_ahead_does_not_block_a_payment(l
         .await
         .unwrap();
     let found = ledger.resume(&wanted(&order("x", 10), NOW)).await.unwrap();
-    assert!(matches!(found, Resumed::InFlight), "{found:?}");
+    assert!(matches!(found, Resumed::InFlight(_)), "{found:?}");
     // Neither does it block a change of terms.
     ledger
         .record(&key, &presented(NOW + 7220), at(NOW + 7200))

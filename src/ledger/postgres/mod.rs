@@ -181,7 +181,7 @@ impl Postgres {
         match self.database.change(&Change::Resume(wanted)).await? {
             Changed::Written(purchase) => Ok(Resumed::Again(purchase)),
             Changed::Nothing(Answer::Resumed(other)) => Ok(other),
-            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight),
+            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight(Vec::new())),
         }
     }
 
