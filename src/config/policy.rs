@@ -392,6 +392,10 @@ impl Builder<'_> {
                 scope.circuit_breaker.as_ref().map(|table| table.at),
             ),
             ("remember_terms", place(scope.remember_terms.as_ref())),
+            (
+                "require_signed_offers",
+                place(scope.require_signed_offers.as_ref()),
+            ),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -437,6 +441,11 @@ impl Builder<'_> {
         if let Some(lifetime) = content(scope.remember_terms.as_ref()) {
             rules = rules.remember_terms(*lifetime);
         }
+        rules = match content(scope.require_signed_offers.as_ref()) {
+            Some(true) => rules.require_signed_offers(),
+            Some(false) => rules.accept_unsigned_offers(),
+            None => rules,
+        };
         rules
     }
 

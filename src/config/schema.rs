@@ -83,6 +83,7 @@ pub(super) struct Scope {
     pub(super) loop_guard: Option<Table<Count>>,
     pub(super) circuit_breaker: Option<Table<Failures>>,
     pub(super) remember_terms: Option<Value<Duration>>,
+    pub(super) require_signed_offers: Option<Value<bool>>,
 }
 
 #[derive(Deserialize)]

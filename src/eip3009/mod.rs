@@ -13,7 +13,7 @@ pub use purchase_id::{PurchaseId, PurchaseIdError};
 pub(crate) use purchase_id::{nonce, random_hex};
 #[cfg(test)]
 pub(crate) use recover::tests::authorization as test_authorization;
-pub(crate) use recover::{WrongSignature, check, check_signature};
+pub(crate) use recover::{WrongSignature, check, check_signature, recovered};
 pub use signature::Signature;
 pub(crate) use signature::address_of;
 #[cfg(feature = "secp256k1")]

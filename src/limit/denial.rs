@@ -301,6 +301,8 @@ pub enum Rule {
     PriceRise,
     /// `resource.url` names another origin.
     ResourceOrigin,
+    /// The payee did not sign the offer, and the policy requires it.
+    SignedOffer,
     /// The URL has a user name or password.
     Userinfo,
     /// The amount is zero.
@@ -347,6 +349,7 @@ impl Rule {
             Self::PayeeImpossible => "payee_impossible",
             Self::PriceRise => "price_rise",
             Self::ResourceOrigin => "resource_origin",
+            Self::SignedOffer => "signed_offer",
             Self::Userinfo => "userinfo",
             Self::ZeroAmount => "zero_amount",
             Self::Approval => "approval",

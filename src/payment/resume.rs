@@ -250,8 +250,10 @@ impl Payer {
         let now = self.now();
         let left = now.until(Timestamp::from_secs(latest.valid_before));
         let quote = Quote::imagined(asset.clone(), latest.to, latest.value, left);
+        let signature = purchase.offer_signature();
         let facts = Facts {
             payer: purchase.payer,
+            signature: Some(&signature),
             resource_url: purchase.foreign_resource.as_deref(),
             ..self.facts_of(request, &quote, &purchase.path)
         };
@@ -268,6 +270,7 @@ impl Payer {
         let amount = TokenAmount::from_units(asset, latest.value);
         let events = PurchaseEvents::new(&purchase, amount.clone(), self.agent_of(request), now);
         let delivered = !purchase.is_undelivered();
+        let receipt_signature = purchase.receipt_signature();
         let key = purchase.key();
         let flight = self.inner.ledger.flight();
         flight.hold(&purchase);
@@ -284,8 +287,10 @@ impl Payer {
             .transaction
             .or(purchase.verified_transaction)
             .filter(|_| purchase.state == State::Settled);
-        let settled =
-            settled.map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction)));
+        let settled = settled.map(|transaction| {
+            let receipt = Receipt::from_ledger(&signed, transaction, receipt_signature);
+            Box::new(receipt)
+        });
         self.emit(&events.event(EventKind::Resumed));
         Ok(Payment {
             guard: DropGuard::new(self, key, Stage::Signed, events, flight),

@@ -106,7 +106,7 @@ pub(super) const fn not_empty(window: Duration) -> Result<Duration, PolicyError>
 #[derive(Clone, Debug, Default)]
 pub struct HostRules {
     pub(crate) limits: Limits,
-    settings: HostSettings,
+    pub(super) settings: HostSettings,
 }
 
 /// The methods that set settings, for all hosts or for one host.

@@ -307,6 +307,7 @@ impl Writer<'_> {
                 repeats: settings.repeats.or(known.repeats),
                 breaker: settings.breaker.or(known.breaker),
                 remember_terms: settings.remember_terms.or(known.remember_terms),
+                signed_offers: settings.signed_offers.or(known.signed_offers),
             }
         })
     }
@@ -351,6 +352,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         repeats: settings.repeats.or(Some(LOOP_GUARD)),
         breaker: settings.breaker.or(Some(CIRCUIT_BREAKER)),
         remember_terms: settings.remember_terms,
+        signed_offers: settings.signed_offers.or(Some(false)),
     }
 }
 
@@ -389,6 +391,10 @@ fn settings(settings: &HostSettings) -> Table {
             settings.breaker.map(|breaker| count("failures", breaker)),
         ),
         ("remember_terms", settings.remember_terms.map(time)),
+        (
+            "require_signed_offers",
+            settings.signed_offers.map(Value::Flag),
+        ),
     ];
     let set = keys
         .into_iter()

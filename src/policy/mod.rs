@@ -10,6 +10,7 @@ mod lists;
 mod permission;
 mod price_check;
 mod rules;
+mod signed_offers;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -127,6 +128,7 @@ struct HostSettings {
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
     remember_terms: Option<Duration>,
+    signed_offers: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod quote;
 mod receipt;
 mod required;
 mod settlement;
+mod signed;
 mod words;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
@@ -27,6 +28,8 @@ pub use receipt::{Receipt, SignedPayment};
 pub(crate) use required::Carrier;
 pub use required::PaymentRequired;
 pub use settlement::SettlementResponse;
+pub(crate) use signed::signed_receipt;
+pub use signed::{SellerSignature, Verification};
 pub(crate) use words::words;
 
 use http::HeaderName;

@@ -6,6 +6,7 @@ use alloy::primitives::{Address, U256};
 use serde_json::value::RawValue;
 
 use super::payload::{MAX_PAYMENT, repeated};
+use super::signed::{self, SignedOffer};
 use super::{Carrier, PaymentRequired, Terms, Version};
 use crate::money::{
     Asset, AssetRegistry, Network, TokenAmount, TransferMethod, Usd, parse_address,
@@ -46,6 +47,7 @@ pub struct Quote {
     window: Duration,
     flow: Flow,
     domain: Domain,
+    pub(super) signed: Option<Box<SignedOffer>>,
 }
 
 /// Whether the offer names the token's EIP-712 domain.
@@ -82,9 +84,8 @@ impl Quote {
         assets: &AssetRegistry,
     ) -> Result<Self, Unpayable> {
         let missing = || Err(Unpayable::Malformed("there is no such offer".to_owned()));
-        Self::each(required, assets)
-            .nth(offer)
-            .unwrap_or_else(missing)
+        let mut quotes = Self::read_all(required, assets).into_iter();
+        quotes.nth(offer).unwrap_or_else(missing)
     }
 
     /// Verifies every offer, in the seller's order.
@@ -93,7 +94,9 @@ impl Quote {
         required: &PaymentRequired,
         assets: &AssetRegistry,
     ) -> Vec<Result<Self, Unpayable>> {
-        Self::each(required, assets).collect()
+        let mut quotes: Vec<_> = Self::each(required, assets).collect();
+        signed::attach(required, &mut quotes);
+        quotes
     }
 
     fn each(
@@ -156,6 +159,7 @@ impl Quote {
             flow: read_flow(terms.payment_flow.as_deref())?,
             domain,
             asset,
+            signed: None,
         })
     }
 
@@ -175,6 +179,7 @@ impl Quote {
             window,
             flow: Flow::Authorization,
             domain: Domain::Named,
+            signed: None,
         }
     }
 
@@ -587,12 +592,7 @@ mod tests {
             read("0x209693Bc", "0x209693bc"),
             Err(Unpayable::Payee(_))
         ));
-        assert!(
-            read(
-                "0x209693Bc6afc0C5328bA36FaF03C514EF312287C",
-                "0x209693bc6afc0c5328ba36faf03c514ef312287c"
-            )
-            .is_ok()
-        );
+        let mixed = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+        assert!(read(mixed, &mixed.to_lowercase()).is_ok());
     }
 }

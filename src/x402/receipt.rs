@@ -2,7 +2,7 @@
 
 use alloy::primitives::{Address, B256};
 
-use super::{SettlementResponse, WireError};
+use super::{SettlementResponse, Verification, WireError};
 use crate::eip3009::PurchaseId;
 use crate::money::{Network, TokenAmount};
 
@@ -68,6 +68,7 @@ pub struct Receipt {
     paid: SignedPayment,
     transaction: B256,
     claim: SettlementResponse,
+    signature: Verification,
 }
 
 impl Receipt {
@@ -101,13 +102,31 @@ impl Receipt {
         &self.claim
     }
 
+    /// Returns the result of checking the seller's signature on the receipt.
+    ///
+    /// A receipt with a wrong signature, or without one, is as much a claim of the seller as every other. A verified one
+    /// proves to others that the payee confirmed the sale.
+    #[must_use]
+    pub const fn signature(&self) -> &Verification {
+        &self.signature
+    }
+
+    pub(crate) fn set_signature(&mut self, signature: Verification) {
+        self.signature = signature;
+    }
+
     /// Recreates the receipt of a purchase that the ledger records as settled.
-    pub(crate) fn from_ledger(paid: &SignedPayment, transaction: B256) -> Self {
+    pub(crate) fn from_ledger(
+        paid: &SignedPayment,
+        transaction: B256,
+        signature: Verification,
+    ) -> Self {
         let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
         Self {
             paid: paid.clone(),
             transaction,
             claim,
+            signature,
         }
     }
 
@@ -152,9 +171,19 @@ impl Claim {
                     paid: payment.clone(),
                     transaction,
                     claim,
+                    signature: Verification::Absent,
                 })),
                 None => Self::Other(Box::new(claim)),
             },
+        }
+    }
+
+    /// Returns the decoded receipt, whether it matches the payment or not.
+    pub(crate) fn settlement(&self) -> Option<&SettlementResponse> {
+        match self {
+            Self::Matching(receipt) => Some(receipt.claim()),
+            Self::Other(claim) => Some(claim),
+            Self::Malformed(_) | Self::Absent => None,
         }
     }
 

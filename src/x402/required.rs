@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::members::{Members, Text, is_same};
-use super::{Offer, Version, WireError, codec};
+use super::{Offer, Version, WireError, codec, signed};
 use crate::text;
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -51,6 +51,8 @@ pub struct PaymentRequired {
     resource_url: Option<String>,
     description: Option<String>,
     extensions: Option<Box<RawValue>>,
+    /// The signed offers as the seller sent them. A text without the query would not have that signature.
+    pub(super) signed_offers: Option<Box<RawValue>>,
     offers: Vec<Offer>,
     /// The number of offers that bursar did not read.
     pub(super) left_out: usize,
@@ -79,7 +81,9 @@ impl PaymentRequired {
     /// Returns an error if the JSON is not a message of version 1 or 2, or if a member occurs twice with different
     /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        Self::parse(json).map(Self::without_query)
+        let mut required = Self::parse(json)?;
+        required.signed_offers = signed::raw_offers(required.raw_extensions());
+        Ok(required.without_query())
     }
 
     /// Strikes the query of the request from everything that is not an offer. A payment repeats the offer as it is.
@@ -137,6 +141,7 @@ impl PaymentRequired {
             description: described("description", "description"),
             resource: resource.map(RawValue::to_owned),
             extensions: extensions.map(RawValue::to_owned),
+            signed_offers: None,
             offers,
             left_out,
             two_lists: list
@@ -213,7 +218,10 @@ impl PaymentRequired {
             .iter()
             .map(|offer| offer.json().len().saturating_mul(2));
         offers.fold(
-            raw(&self.resource).saturating_add(raw(&self.extensions)),
+            [&self.resource, &self.extensions, &self.signed_offers]
+                .into_iter()
+                .map(raw)
+                .fold(0, usize::saturating_add),
             usize::saturating_add,
         )
     }
@@ -284,6 +292,7 @@ impl Usual<'_> {
             resource_url: Some(about.url.0.into_owned()),
             description: Some(about.description.0.into_owned()),
             extensions: usual.extensions.map(RawValue::to_owned),
+            signed_offers: None,
             offers: usual.accepts.into_iter().map(|raw| Offer { raw }).collect(),
             left_out: 0,
             two_lists: false,
