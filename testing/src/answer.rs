@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::body::Body;
@@ -146,6 +146,7 @@ pub(crate) struct Claim {
     payer: Address,
     reason: Option<Cow<'static, str>>,
     amount: Option<&'static str>,
+    extensions: Option<Value>,
     /// The minimum length of the header, in bytes.
     length: usize,
 }
@@ -159,6 +160,7 @@ impl Claim {
             payer: settlement.authorization.from,
             reason: None,
             amount: None,
+            extensions: None,
             length: 0,
         }
     }
@@ -187,6 +189,7 @@ impl Claim {
             payer,
             reason,
             amount: None,
+            extensions: None,
             length: 0,
         }
     }
@@ -196,6 +199,14 @@ impl Claim {
         Self {
             success: false,
             reason: Some("settlement_pending".into()),
+            ..self
+        }
+    }
+
+    /// Adds extensions.
+    pub(crate) fn extended(self, extensions: Value) -> Self {
+        Self {
+            extensions: Some(extensions),
             ..self
         }
     }
@@ -270,7 +281,9 @@ impl Claim {
             let amount = self
                 .amount
                 .map(|amount| ("amount".to_owned(), amount.into()));
-            claim.extend(reason.into_iter().chain(amount));
+            let extensions = self.extensions.clone();
+            let extensions = extensions.map(|extensions| ("extensions".to_owned(), extensions));
+            claim.extend(reason.into_iter().chain(amount).chain(extensions));
         }
         let mut json = claim.to_string().into_bytes();
         json.resize(unencoded(self.length).max(json.len()), b' ');

@@ -51,6 +51,7 @@
 //! | takes the money, and the answer is lost | [`Fault::BreakAfterSettle`], [`Fault::SettleAfterDisconnect`] |
 //! | lies in the receipt | [`Fault::ForgedReceipt`] with a [`Forgery`] |
 //! | asks again, for another price or another payee | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
+//! | signs its offers and receipts with another key, for other terms, or too long ago | [`OfferSigner::fault`] with a [`SigningFault`] |
 //! | keeps the payment and settles it later | any fault, then [`Paywall::settle_presented`] |
 //!
 //! ```
@@ -119,6 +120,7 @@ mod paywall;
 mod route;
 mod seller;
 mod server;
+mod signed;
 mod terms;
 mod tools;
 mod typed_data;
@@ -136,4 +138,5 @@ pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
 pub use route::Route;
+pub use signed::{OfferSigner, SigningFault};
 pub use tools::{Dialect, ToolServer};

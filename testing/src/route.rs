@@ -15,6 +15,7 @@ use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
+use crate::signed::OfferSigner;
 use crate::terms::{Conditions, Price};
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Usd};
@@ -58,6 +59,7 @@ pub struct Route {
     pub(crate) description: String,
     pub(crate) encoding: Option<Encoding>,
     pub(crate) idempotent: bool,
+    pub(crate) signer: Option<OfferSigner>,
     pub(crate) key: Option<AcceptedKey>,
     pub(crate) faults: Faults,
     pub(crate) mistake: Option<String>,
@@ -137,6 +139,7 @@ impl Route {
             description: String::new(),
             encoding: None,
             idempotent: false,
+            signer: None,
             key: None,
             faults: Faults::default(),
             mistake: None,
@@ -396,6 +399,15 @@ impl Route {
     /// Without this setting the route refuses such a payment because its nonce is used, as official sellers do.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
+        self
+    }
+
+    /// Signs the offers and the receipts of version 2, and makes the signer the payee.
+    ///
+    /// Call [`pay_to`](Self::pay_to) afterwards for a payee with another key.
+    pub fn sign_offers(mut self, signer: OfferSigner) -> Self {
+        self.pay_to = Some(signer.address());
+        self.signer = Some(signer);
         self
     }
 

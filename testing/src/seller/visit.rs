@@ -1,6 +1,6 @@
 //! One request to one route: the API key, the payment, the sale.
 
-use bursar::x402::Flow;
+use bursar::x402::{Flow, Version};
 use bursar::{Network, Timestamp};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Response, StatusCode};
@@ -157,7 +157,11 @@ impl Visit<'_> {
         headers
             .entry(CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("private"));
-        let (name, value) = Claim::success(&settlement).header(payment.version);
+        let mut claim = Claim::success(&settlement);
+        if let (Some(signer), Version::V2) = (&self.route.signer, payment.version) {
+            claim = signer.confirm(claim, &settlement, &self.url(), self.now.secs());
+        }
+        let (name, value) = claim.header(payment.version);
         headers.insert(name, value);
         let sale = Sale { settlement, answer };
         self.remember(&sale, payment);
