@@ -1,6 +1,6 @@
 """Holds the shape of the library: `python3 .ci/house.py` fails where a rule of CONTRIBUTING.md is broken.
 
-Rules: no import cycle between top-level modules, no file above 600 lines, at most 35,500 lines without tests,
+Rules: no import cycle between top-level modules, no file above 600 lines, at most 36,300 lines without tests,
 at most 40 names at the crate root, a README of at most 120 lines, and documents that read like the standard
 library's: hardly any "what", enough "returns", enough compiled examples, a paragraph for every `ErrorKind`.
 """
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 LONGEST_FILE = 600
 # 25,000 when the house was rebuilt; 31,500 with witnesses, spellings, hidden characters and long reads;
-# 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies. Raise it only with a
-# capability, and say so in the commit.
-LIBRARY_LINES = 35_500
+# 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies;
+# 36,300 with signed offers and receipts. Raise it only with a capability, and say so in the commit.
+LIBRARY_LINES = 36_300
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3

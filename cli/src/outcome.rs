@@ -197,7 +197,10 @@ impl Outcome {
 
 fn payment_text(authorization: Option<&Authorization>, receipt: Option<&Receipt>) -> String {
     let payment = authorization.map(|authorization| authorization.text().to_owned());
-    let transaction = receipt.map(|receipt| format!("transaction {}", receipt.transaction()));
+    let transaction = receipt.map(|receipt| {
+        let (transaction, remark) = (receipt.transaction(), receipt.remark());
+        format!("transaction {transaction}{remark}")
+    });
     let parts: Vec<_> = payment.into_iter().chain(transaction).collect();
     parts.join(", ")
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bursar::ledger::State;
 use bursar::primitives::U256;
+use bursar::x402::Verification;
 use bursar::{Network, PaymentStatus, Purchase, SignedPayment};
 use serde::{Serialize, Serializer};
 
@@ -95,6 +96,9 @@ pub(crate) struct Receipt {
     transaction: String,
     network: String,
     payer: String,
+    /// `verified`, `unverified` or `wrong`, if the seller signed the receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<&'static str>,
 }
 
 impl Authorization {
@@ -110,6 +114,15 @@ impl Receipt {
         &self.transaction
     }
 
+    /// Returns a remark about the seller's signature.
+    pub(crate) fn remark(&self) -> &'static str {
+        match self.signature {
+            Some("verified") => ", signed by the payee",
+            Some("wrong") => ", with a wrong signature",
+            _ => "",
+        }
+    }
+
     /// Returns the receipt of a settled purchase in the ledger.
     pub(crate) fn of_purchase(purchase: &Purchase) -> Option<Self> {
         let transaction = purchase
@@ -120,6 +133,7 @@ impl Receipt {
             transaction: transaction.to_string(),
             network: purchase.network.to_string(),
             payer: purchase.payer.to_string(),
+            signature: signature_name(&purchase.receipt_signature()),
         })
     }
 }
@@ -167,8 +181,14 @@ impl From<&bursar::Receipt> for Receipt {
             transaction: receipt.transaction().to_string(),
             network: receipt.network().to_string(),
             payer: receipt.payment().payer.to_string(),
+            signature: signature_name(receipt.signature()),
         }
     }
+}
+
+/// Returns the name of the result of checking a seller's signature, if there is one.
+pub(crate) fn signature_name(signature: &Verification) -> Option<&'static str> {
+    Some(signature.name()).filter(|_| *signature != Verification::Absent)
 }
 
 /// Serializes a payment status as its stable name.

@@ -20,6 +20,7 @@ use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
+use crate::clock::{Clock, SystemClock};
 use crate::credential::{Credentials, dashed};
 use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
@@ -172,7 +173,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 let (request, _) = self.replayed(&replay)?;
                 payer.quote(required, &request).await?
             }
-            None => PriceCheck::without_policy(required, AssetRegistry::stablecoins()),
+            None => {
+                let asked = self.replayed(&replay).ok();
+                let asked = asked.as_ref().map(|(request, _)| request.url());
+                let request = asked.map(|url| (url, SystemClock.now()));
+                PriceCheck::without_policy(required, AssetRegistry::stablecoins(), request)
+            }
         };
         Ok(PriceOutcome::Priced(Box::new(price_check)))
     }
@@ -350,7 +356,8 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     ) -> Result<Response, Error> {
         let required = *required;
         let Some(payer) = self.payer else {
-            let price_check = PriceCheck::without_policy(required, AssetRegistry::stablecoins());
+            let assets = AssetRegistry::stablecoins();
+            let price_check = PriceCheck::without_policy(required, assets, None);
             let message = format!(
                 "{}, and the client has no wallet; {GIVE_WALLET}",
                 demanded(&price_check)
