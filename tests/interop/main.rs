@@ -9,6 +9,7 @@
 )]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
+mod signed_offers;
 mod world;
 
 use bursar::chain::{Answer, ContractSignature, ProofKind, Question, Reason};

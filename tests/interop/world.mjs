@@ -5,7 +5,7 @@
 // Writes one JSON line (to standard output, and to FILE if named) when everything answers; logs
 // go to standard error. Lives until its standard input closes, a signal, or fifteen minutes.
 import { renameSync, writeFileSync } from "node:fs";
-import { PAYEE } from "./accounts.mjs";
+import { PAYEE, SIGNING_PAYEE } from "./accounts.mjs";
 import { CHAIN_ID, startChain, USDC } from "./chain.mjs";
 import { startFacilitator } from "./facilitator.mjs";
 import { stopAll } from "./processes.mjs";
@@ -13,6 +13,7 @@ import { startExpressV1 } from "./sellers/express-v1.mjs";
 import { startExpressV2 } from "./sellers/express-v2.mjs";
 import { startHono } from "./sellers/hono.mjs";
 import { startPython } from "./sellers/python.mjs";
+import { startSignedOffers } from "./sellers/signed_offers.mjs";
 
 const LIFETIME_MS = 15 * 60 * 1000;
 
@@ -57,6 +58,13 @@ async function start() {
   const onExit = (error) => end(1, error.message);
   const rpc = await startChain(onExit);
   const facilitator = await startFacilitator(rpc);
+  // They have routes of their own, so they are not among the sellers.
+  const signedOffers = {};
+  for (const format of ["eip712", "jws"]) {
+    const url = await startSignedOffers({ facilitator, payee: SIGNING_PAYEE, format });
+    await answersHttp(url);
+    signedOffers[format] = { url, payTo: SIGNING_PAYEE.address };
+  }
   const entries = Object.entries(SELLERS).map(async ([seller, [startSeller, isReady]]) => {
     const payTo = PAYEE[seller];
     const url = await startSeller({ seller, payTo, facilitator, onExit });
@@ -64,7 +72,7 @@ async function start() {
     return [seller, { url, payTo }];
   });
   const sellers = Object.fromEntries(await Promise.all(entries));
-  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers };
+  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers, signedOffers };
 }
 
 async function answersHttp(url) {

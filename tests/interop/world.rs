@@ -18,6 +18,9 @@ pub(crate) struct World {
     pub(crate) usdc: Address,
     pub(crate) facilitator: String,
     pub(crate) sellers: BTreeMap<String, Seller>,
+    /// By the format of the signatures.
+    #[serde(rename = "signedOffers")]
+    pub(crate) signed_offers: BTreeMap<String, Seller>,
 }
 
 #[derive(Deserialize)]
