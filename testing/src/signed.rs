@@ -218,8 +218,9 @@ impl OfferSigner {
         url: &str,
         now: u64,
     ) -> (String, Value) {
-        let read = |offer: &Box<RawValue>| serde_json::from_str::<Value>(offer.get()).ok();
-        let offers = offers.iter().filter_map(read).enumerate();
+        let read = |json: &str| serde_json::from_str::<Value>(json).ok();
+        let offers = offers.iter().filter_map(|offer| read(offer.get()));
+        let offers = offers.enumerate();
         let signed: Vec<Value> = offers
             .map(|(index, offer)| self.offer(index, &offer, url, now))
             .collect();

@@ -6,7 +6,7 @@ use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::telemetry::{Event, EventKind};
 use bursar::x402::Verification;
-use bursar::{Client, ClientBuilder, PaymentStatus, Policy, PriceOutcome, ResponseExt};
+use bursar::{Client, ClientBuilder, PaymentStatus, Policy, ResponseExt};
 use bursar_testing::{Fault, OfferSigner, Paywall, Route, SigningFault};
 use bursar_tests::clock::{MINUTE, SECOND, TestClock};
 use bursar_tests::paywall::{open, payments_sent, policy, purchases, report};
@@ -61,10 +61,8 @@ async fn evidence(client: &Client) -> Value {
 /// Returns the verification of the first offer, by a price check.
 async fn quoted(client: &Client, seller: &Paywall) -> Verification {
     let outcome = client.get(seller.url("/report")).quote().await.unwrap();
-    let PriceOutcome::Priced(check) = outcome else {
-        panic!("{outcome:?}");
-    };
-    check.offers[0].quote.as_ref().unwrap().signature().clone()
+    let check = outcome.priced().unwrap();
+    check.preferred().unwrap().signature().clone()
 }
 
 #[tokio::test]

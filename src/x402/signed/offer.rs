@@ -431,4 +431,27 @@ mod tests {
         };
         assert_eq!(reason, "it has amount 10000, the offer 10001");
     }
+
+    #[test]
+    fn a_flood_of_signed_offers_is_checked_in_part() {
+        let mut own = vectors()["offer"].clone();
+        own["payload"]["payTo"] = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".into();
+        let flood = Value::Array(vec![own; 300]);
+        assert_eq!(quote(&flood, "60", "60").signature().name(), "wrong");
+        let offer = r#"{"scheme":"exact","network":"eip155:84532","amount":"10000","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+            "payTo":"0x70997970C51812dc3A010C7d01b50e0d17dc79C8","maxTimeoutSeconds":60,"extra":{"name":"USDC","version":"2"}}"#;
+        let offers = vec![offer; 256].join(",");
+        let terms = format!(
+            r#"{{"x402Version":2,"accepts":[{offers}],"extensions":{{"offer-receipt":{{"info":{{"offers":{flood}}}}}}}}}"#
+        );
+        let required = PaymentRequired::from_json(terms.as_bytes()).unwrap();
+        let quotes = Quote::read_all(&required, AssetRegistry::stablecoins());
+        let named = |name: &str| {
+            let quotes = quotes.iter().flatten();
+            quotes
+                .filter(|quote| quote.signature().name() == name)
+                .count()
+        };
+        assert_eq!((named("wrong"), named("unverified")), (16, 240));
+    }
 }
