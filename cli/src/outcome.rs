@@ -203,7 +203,10 @@ impl Outcome {
 
 fn payment_text(authorization: Option<&Authorization>, receipt: Option<&Receipt>) -> String {
     let payment = authorization.map(|authorization| authorization.text().to_owned());
-    let transaction = receipt.map(|receipt| format!("transaction {}", receipt.transaction()));
+    let transaction = receipt.map(|receipt| {
+        let (transaction, remark) = (receipt.transaction(), receipt.remark());
+        format!("transaction {transaction}{remark}")
+    });
     let charge = receipt.and_then(Receipt::charge);
     let charge = charge.map(|charge| format!("said to charge {charge}"));
     let parts: Vec<_> = payment

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bursar::ledger::State;
 use bursar::primitives::U256;
-use bursar::x402::PaymentMethod;
+use bursar::x402::{PaymentMethod, Verification};
 use bursar::{Network, PaymentStatus, Purchase, SignedPayment};
 use serde::{Serialize, Serializer};
 
@@ -106,6 +106,9 @@ pub(crate) struct Receipt {
     /// The same for people.
     #[serde(skip)]
     charge: Option<String>,
+    /// `verified`, `unverified` or `wrong`, if the seller signed the receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<&'static str>,
 }
 
 impl Authorization {
@@ -126,6 +129,15 @@ impl Receipt {
         self.charge.as_deref()
     }
 
+    /// Returns a remark about the seller's signature.
+    pub(crate) fn remark(&self) -> &'static str {
+        match self.signature {
+            Some("verified") => ", signed by the payee",
+            Some("wrong") => ", with a wrong signature",
+            _ => "",
+        }
+    }
+
     /// Returns the receipt of a settled purchase in the ledger.
     pub(crate) fn of_purchase(purchase: &Purchase) -> Option<Self> {
         let transaction = purchase
@@ -138,6 +150,7 @@ impl Receipt {
             payer: purchase.payer.to_string(),
             charged: purchase.claimed_charge.map(|units| units.to_string()),
             charge: charge(purchase),
+            signature: signature_name(&purchase.receipt_signature()),
         })
     }
 }
@@ -198,8 +211,14 @@ impl From<&bursar::Receipt> for Receipt {
             payer: receipt.payment().payer.to_string(),
             charged: charge.as_ref().map(|amount| amount.units().to_string()),
             charge: charge.map(|amount| amount.to_string()),
+            signature: signature_name(receipt.signature()),
         }
     }
+}
+
+/// Returns the name of the result of checking a seller's signature, if there is one.
+pub(crate) fn signature_name(signature: &Verification) -> Option<&'static str> {
+    Some(signature.name()).filter(|_| *signature != Verification::Absent)
 }
 
 /// Serializes a payment status as its stable name.

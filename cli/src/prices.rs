@@ -2,9 +2,10 @@
 
 use bursar::PriceCheck;
 use bursar::policy::{Explanation, PricedOffer, Rule};
+use bursar::x402::Verification;
 use serde::Serialize;
 
-use crate::payment::{method, network_name};
+use crate::payment::{method, network_name, signature_name};
 use crate::problem::Refusal;
 
 /// All offers of a seller.
@@ -35,6 +36,12 @@ pub(crate) struct Offer {
     pay_to: Option<String>,
     reason: Option<String>,
     denial: Option<Refusal>,
+    /// `verified`, `unverified` or `wrong`, if the seller signed the offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<&'static str>,
+    /// Why the signature is not verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature_reason: Option<String>,
     /// The offer as text, with the answer of each rule.
     #[serde(skip)]
     text: String,
@@ -99,10 +106,21 @@ impl Offer {
             pay_to: Some(quote.pay_to().to_string()),
             reason,
             denial,
+            signature: signature_name(quote.signature()),
+            signature_reason: match quote.signature() {
+                Verification::Unverified { reason } | Verification::Wrong { reason } => {
+                    Some(reason.clone())
+                }
+                _ => None,
+            },
             text: format!(
-                "{price} to {} on {}{}",
+                "{price} to {} on {}{}{}",
                 quote.pay_to(),
                 network_name(quote.network()),
+                match quote.signature() {
+                    Verification::Absent => String::new(),
+                    signature => format!(", {signature}"),
+                },
                 answers(offer.explanation.as_ref())
             ),
             price: Some(price),
@@ -111,6 +129,8 @@ impl Offer {
 
     #[cfg(feature = "mcp-serve")]
     fn take_seller_text(&mut self) -> Option<String> {
+        // It can quote the seller's signed content.
+        self.signature_reason = None;
         if let Some(denial) = self.denial.take() {
             let denial = denial.without_seller_text();
             self.reason = Some(denial.message().to_owned());

@@ -109,6 +109,7 @@ impl Refusal {
     pub(crate) fn without_seller_text(mut self) -> Self {
         let message = match self.denial.rule {
             Rule::ResourceOrigin => "the seller claims to sell for another origin",
+            Rule::SignedOffer => "the payee did not sign the offer, and the policy requires it",
             Rule::Permission => "no permission of the policy covers this request",
             _ if matches!(self.denial.scope, Some(Scope::Resource(..))) => {
                 self.denial.scope = None;

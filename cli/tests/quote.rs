@@ -4,7 +4,8 @@
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
 
-use bursar_testing::Route;
+use bursar::usd;
+use bursar_testing::{OfferSigner, Route, SigningFault};
 use serde_json::json;
 use support::{CliHarness, PAYEE, USDC, report};
 
@@ -102,5 +103,43 @@ async fn a_quote_of_a_free_request_has_no_offers() {
     assert_eq!(
         (missing.code, missing.json()),
         (1, json!({ "status": 404, "best": null, "offers": [] }))
+    );
+}
+
+#[tokio::test]
+async fn a_signed_offer_is_shown_paid_and_kept_as_evidence() {
+    let signer = OfferSigner::eip712([7; 32]);
+    let report = |signer| {
+        let route = Route::get("/report").price(usd!("0.01")).body("the report");
+        route.sign_offers(signer)
+    };
+    let harness = CliHarness::new(report(signer.clone())).await;
+    let url = harness.url();
+    let quote = ["quote", "--allow-http-loopback", &url];
+    let shown = harness.run(&quote).await;
+    let by = format!("signed by {}", signer.address());
+    assert!(shown.text().contains(&by), "{}", shown.text());
+    let listed = harness
+        .run(&[&quote[..], &["--json"]].concat())
+        .await
+        .json();
+    assert_eq!(listed["offers"][0]["signature"], "verified");
+    let bought = harness.buy(&["--json"]).await.json();
+    assert_eq!(bought["receipt"]["signature"], "verified");
+
+    let wrong = signer.fault(SigningFault::OtherKey);
+    let harness = CliHarness::new(report(wrong)).await;
+    let url = harness.url();
+    let quote = ["quote", "--allow-http-loopback", &url, "--json"];
+    let listed = harness.run(&quote).await.json();
+    assert_eq!(listed["offers"][0]["signature"], "wrong");
+    let reason = listed["offers"][0]["signatureReason"].as_str().unwrap();
+    assert!(reason.contains("not by the payee"), "{reason}");
+    let bought = harness.buy(&[]).await;
+    assert_eq!(bought.code, 0);
+    assert!(bought.text().contains("the report"), "{}", bought.text());
+    assert!(
+        bought.stderr.contains("with a wrong signature"),
+        "{bought:?}"
     );
 }

@@ -89,6 +89,7 @@ pub(super) struct Scope {
     pub(super) schemes: Vec<Value<Scheme>>,
     pub(super) transfer_methods: Vec<Value<TransferMethod>>,
     pub(super) gas_sponsoring: Option<Value<bool>>,
+    pub(super) require_signed_offers: Option<Value<bool>>,
 }
 
 #[derive(Deserialize)]

@@ -237,7 +237,7 @@ async fn offered(
     }
     let price_check = match client.payer() {
         Some(payer) => payer.quote(required.clone(), &request).await?,
-        None => PriceCheck::without_policy(required.clone(), AssetRegistry::stablecoins()),
+        None => PriceCheck::without_policy(required.clone(), AssetRegistry::stablecoins(), None),
     };
     let here = |quote: &Quote| {
         criteria

@@ -15,7 +15,7 @@ pub(crate) use purchase_id::{nonce, random_hex};
 pub(crate) use recover::check_signature;
 #[cfg(test)]
 pub(crate) use recover::tests::authorization as test_authorization;
-pub(crate) use recover::{WrongSignature, check};
+pub(crate) use recover::{WrongSignature, check, recovered};
 pub use signature::Signature;
 pub(crate) use signature::address_of;
 #[cfg(feature = "secp256k1")]

@@ -34,9 +34,7 @@ pub(crate) fn check(
     signature: &Signature,
 ) -> Result<Signature, WrongSignature> {
     let (ecdsa, recovery) = parse(signature)?;
-    let recovered = VerifyingKey::recover_from_prehash(digest.as_slice(), &ecdsa, recovery)
-        .map(|key| address_of(&key))
-        .map_err(|_| WrongSignature::new("the signature recovers to no address"))?;
+    let recovered = recover(digest, &ecdsa, recovery)?;
     if recovered != signer {
         return Err(WrongSignature::new(format!(
             "the signature is by {recovered}, not by the signer's address {signer}"
@@ -46,6 +44,18 @@ pub(crate) fn check(
         &ecdsa.to_bytes(),
         recovery.is_y_odd(),
     ))
+}
+
+/// Returns the address whose key made the signature of `digest`.
+pub(crate) fn recovered(digest: B256, signature: &Signature) -> Result<Address, WrongSignature> {
+    let (ecdsa, recovery) = parse(signature)?;
+    recover(digest, &ecdsa, recovery)
+}
+
+fn recover(digest: B256, ecdsa: &Ecdsa, recovery: RecoveryId) -> Result<Address, WrongSignature> {
+    VerifyingKey::recover_from_prehash(digest.as_slice(), ecdsa, recovery)
+        .map(|key| address_of(&key))
+        .map_err(|_| WrongSignature::new("the signature recovers to no address"))
 }
 
 fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), WrongSignature> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::CONTENT_ENCODING;
+use http::header::{AGE, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::Response;
 
@@ -19,6 +19,15 @@ pub(super) enum Challenge {
     Required(Box<PaymentRequired>),
     /// The 402 belongs to another protocol, or to none. It is unchanged.
     NotX402(Response),
+}
+
+/// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
+pub(super) fn is_cached(response: &Response) -> bool {
+    let age = response
+        .headers()
+        .get(AGE)
+        .and_then(|age| age.to_str().ok());
+    response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
 }
 
 /// Reads the terms of a 402, within the bounds of header and body.

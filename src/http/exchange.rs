@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tracing::Instrument;
@@ -14,13 +14,14 @@ use tracing::field::Empty;
 use url::Url;
 
 use super::body::watched;
-use super::challenge::{self, Challenge};
+use super::challenge::{self, Challenge, is_cached};
 use super::egress::EgressRules;
 use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::sign_in::Entered;
 use super::transport::{HttpTransport, PaidRequest};
+use crate::clock::{Clock, SystemClock};
 use crate::credential::{Credentials, dashed};
 use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
@@ -176,7 +177,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 let (request, _) = self.replayed(&replay)?;
                 payer.quote(required, &request).await?
             }
-            None => PriceCheck::without_policy(required, AssetRegistry::stablecoins()),
+            None => {
+                let asked = self.replayed(&replay).ok();
+                let asked = asked.as_ref().map(|(request, _)| request.url());
+                let request = asked.map(|url| (url, SystemClock.now()));
+                PriceCheck::without_policy(required, AssetRegistry::stablecoins(), request)
+            }
         };
         Ok(PriceOutcome::Priced(Box::new(price_check)))
     }
@@ -366,7 +372,8 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         url: Url,
     ) -> Result<Response, Error> {
         let Some(payer) = self.payer else {
-            let price_check = PriceCheck::without_policy(*required, AssetRegistry::stablecoins());
+            let assets = AssetRegistry::stablecoins();
+            let price_check = PriceCheck::without_policy(*required, assets, None);
             let message = format!(
                 "{}, and the client has no wallet; {GIVE_WALLET}",
                 demanded(&price_check)
@@ -585,13 +592,4 @@ pub(super) fn too_many_redirects() -> Error {
         ErrorKind::Transport,
         format!("more than {MAX_HOPS} redirects"),
     )
-}
-
-/// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
-pub(super) fn is_cached(response: &Response) -> bool {
-    let age = response
-        .headers()
-        .get(AGE)
-        .and_then(|age| age.to_str().ok());
-    response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
 }

@@ -7,7 +7,8 @@ use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use url::Url;
 
-use super::exchange::{Demand, Exchange, is_cached};
+use super::challenge::is_cached;
+use super::exchange::{Demand, Exchange};
 use super::redirect;
 use super::replay::Replay;
 use super::response::SignedIn;

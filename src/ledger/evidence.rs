@@ -9,11 +9,11 @@ use super::{Ledger, LedgerError, Purchase, PurchaseId, PurchaseKey, Refund, Sell
 use crate::clock::Timestamp;
 use crate::json_text::{hash, optional_hash, optional_number};
 use crate::money::{Network, Usd};
-use crate::x402::PaymentMethod;
+use crate::x402::{PaymentMethod, Verification};
 
 /// All facts about one purchase, to show to the seller, a facilitator or a court.
 ///
-/// Serialize it as JSON. It contains no signature.
+/// Serialize it as JSON. It contains no signature of the payer. It contains those of the seller that bursar verified.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are clear; the rest is documented")]
@@ -24,9 +24,13 @@ pub struct Evidence {
     /// The seller's offer and resource, as it sent them. Of terms beyond 4 KiB: `omitted`, with their
     /// length and their keccak256 hash.
     pub terms: Option<Box<RawValue>>,
+    /// The result of checking the seller's signature on the offer. The signed offer is in `terms`.
+    pub offer_signature: Verification,
     pub authorization: EvidenceAuthorization,
     /// The seller's last answer, which is its claim.
     pub answer: Option<SellerAnswer>,
+    /// The result of checking the seller's signature on the receipt. The signed receipt is in `answer`.
+    pub receipt_signature: Verification,
     /// The transaction that the seller claims.
     #[serde(with = "optional_hash")]
     pub claimed_transaction: Option<B256>,
@@ -89,6 +93,8 @@ pub struct EvidenceAuthorization {
 impl From<Purchase> for Evidence {
     fn from(purchase: Purchase) -> Self {
         Self {
+            offer_signature: purchase.offer_signature(),
+            receipt_signature: purchase.receipt_signature(),
             state: purchase.state,
             request: EvidenceRequest {
                 method: purchase.method,

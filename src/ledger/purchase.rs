@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use secrecy::SecretString;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
@@ -15,7 +15,7 @@ use crate::json_text::{hash, optional_hash, optional_number};
 use crate::limit::{Denial, Rule};
 use crate::money::{Asset, Network, Usd, pegged_dollars};
 use crate::origin::Origin;
-use crate::x402::PaymentMethod;
+use crate::x402::{PaymentMethod, SellerSignature, Verification};
 
 /// The difference between two clocks under which one believes the leases of the other.
 const LEASE_SKEW: Duration = Duration::from_secs(20);
@@ -217,6 +217,35 @@ impl Purchase {
     #[must_use]
     pub fn key(&self) -> PurchaseKey {
         PurchaseKey::new(self.payer, self.id.clone())
+    }
+
+    /// Returns the result of checking the seller's signature on the offer, when bursar paid for it.
+    ///
+    /// The signed offer itself is in [`terms`](Self::terms), in the member `signedOffer`.
+    #[must_use]
+    pub fn offer_signature(&self) -> Verification {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Kept {
+            signed_offer: Option<SellerSignature>,
+        }
+        let kept = self
+            .terms
+            .as_deref()
+            .filter(|terms| terms.contains("signedOffer"));
+        let kept = kept.and_then(|terms| serde_json::from_str::<Kept>(terms).ok());
+        let signature = kept.and_then(|kept| kept.signed_offer);
+        signature.map_or(Verification::Absent, |signature| signature.verification)
+    }
+
+    /// Returns the result of checking the seller's signature on the receipt in its last answer.
+    #[must_use]
+    pub fn receipt_signature(&self) -> Verification {
+        let signed = self
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.signed_receipt.as_ref());
+        signed.map_or(Verification::Absent, |signed| signed.verification.clone())
     }
 
     /// Returns whether bursar signed a payment that neither the seller nor the chain confirmed.

@@ -4,6 +4,7 @@ use alloy::primitives::B256;
 use serde::{Deserialize, Serialize};
 
 use crate::json_text;
+use crate::x402::SellerSignature;
 
 /// A seller's answer to a payment. Everything in it is the seller's claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct SellerAnswer {
     /// The decoded receipt header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ClaimedReceipt>,
+    /// The signed receipt, and the result of checking its signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_receipt: Option<SellerSignature>,
     /// The hash of the body, if the call failed after a payment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyDigest>,
@@ -38,6 +42,7 @@ impl SellerAnswer {
             content_type: None,
             refund_request: None,
             receipt: None,
+            signed_receipt: None,
             body: None,
         }
     }

@@ -317,6 +317,8 @@ pub enum Rule {
     PriceRise,
     /// `resource.url` names another origin.
     ResourceOrigin,
+    /// The payee did not sign the offer, and the policy requires it.
+    SignedOffer,
     /// The URL has a user name or password.
     Userinfo,
     /// The schemes, and the ways to move a token, that may be used.
@@ -370,6 +372,7 @@ impl Rule {
             Self::PayeeImpossible => "payee_impossible",
             Self::PriceRise => "price_rise",
             Self::ResourceOrigin => "resource_origin",
+            Self::SignedOffer => "signed_offer",
             Self::Userinfo => "userinfo",
             Self::Scheme => "scheme",
             Self::OtherMethod => "other_method",

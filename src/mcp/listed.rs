@@ -133,7 +133,7 @@ impl fmt::Display for ListedPrice {
         match self {
             Self::Terms(terms) => {
                 let terms = PaymentRequired::clone(terms);
-                let check = PriceCheck::without_policy(terms, AssetRegistry::stablecoins());
+                let check = PriceCheck::without_policy(terms, AssetRegistry::stablecoins(), None);
                 match check.preferred() {
                     Some(quote) => write!(f, "{}", quote.amount()),
                     None => f.write_str("not payable"),

@@ -33,7 +33,7 @@ use crate::signer::{Authorization, Signature, SignerError, TransferAuthorization
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::text;
 use crate::x402::{self, Additions, By, PaymentProof, PaymentRequired, Version, WireError};
-use crate::x402::{PaymentMethod, Quote, SignedPayment, Sponsored};
+use crate::x402::{PaymentMethod, Quote, SignedPayment, Sponsored, Verification};
 
 /// How long a reservation outlives the signer's own time limit before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -163,6 +163,12 @@ impl Payer {
     pub(super) async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(order.request);
         let facts = self.facts(order.required, order.request, quote, &path);
+        if let signature @ Verification::Wrong { .. } = quote.signature() {
+            self.emit(&Event {
+                signature: Some(signature),
+                ..self.event(EventKind::WrongSignature, order.request)
+            });
+        }
         let denial = self.inner.policy.deny(&facts);
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
             return Ok(Attempt::Denied(Box::new(denial)));

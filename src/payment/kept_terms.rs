@@ -25,13 +25,19 @@ pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<St
         without_queries(required.raw_resource())?,
     );
     let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
-    if terms.len() > LONGEST {
+    let terms = if terms.len() > LONGEST {
         let (bytes, hash) = (terms.len(), keccak256(terms));
-        return Some(format!(
-            r#"{{"omitted":{{"bytes":{bytes},"keccak256":"{hash}"}}}}"#
-        ));
-    }
-    Some(text::without_long_hex(terms))
+        format!(r#"{{"omitted":{{"bytes":{bytes},"keccak256":"{hash}"}}}}"#)
+    } else {
+        text::without_long_hex(terms)
+    };
+    // The signature has a bound of its own, and is not masked: bursar verified it, or left it out.
+    let signed = quote.seller_signature();
+    let signed = signed.and_then(|signed| serde_json::to_string(signed).ok());
+    Some(match (signed, terms.strip_suffix('}')) {
+        (Some(signed), Some(terms)) => format!(r#"{terms},"signedOffer":{signed}}}"#),
+        _ => terms,
+    })
 }
 
 /// The members of an offer that bursar checked.

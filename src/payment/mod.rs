@@ -333,9 +333,10 @@ impl Payer {
     ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
         let path = self.inner.policy.stored_path(request);
-        for quote in Quote::read_all(&required, &self.inner.assets) {
-            let explanation = match &quote {
+        for mut quote in Quote::read_all(&required, &self.inner.assets) {
+            let explanation = match &mut quote {
                 Ok(quote) => {
+                    quote.check_signature(request.url(), self.now());
                     let facts = self.facts(&required, request, quote, &path);
                     Some(self.explain_facts(&facts).await?)
                 }
@@ -428,6 +429,7 @@ impl Payer {
     ) -> Facts<'a> {
         Facts {
             resource_url: required.resource_url(),
+            signature: Some(quote.signature()),
             ..self.facts_of(request, quote, path)
         }
     }
@@ -446,6 +448,7 @@ impl Payer {
             payer: self.address(),
             quote,
             resource_url: None,
+            signature: None,
             now: self.now(),
         }
     }

@@ -17,10 +17,10 @@ use super::reply::{Refusal, ReplyHead};
 use super::transport::AfterSigning;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{BodyDigest, Transition};
-use crate::telemetry::EventKind;
+use crate::telemetry::{Event, EventKind};
 use crate::text;
 use crate::x402::{self, PaymentRequired, Version};
-use crate::x402::{Claim, Receipt, SignedPayment};
+use crate::x402::{Claim, Receipt, SignedPayment, Verification};
 
 /// How long a call that presents a payment has it for itself before it must renew the lease.
 ///
@@ -196,10 +196,11 @@ impl Payment {
     /// failure.
     pub(super) async fn conclude_with(
         &self,
-        head: ReplyHead,
+        mut head: ReplyHead,
         refusal: Option<&Refusal>,
         body: Option<BodyDigest>,
     ) -> Outcome {
+        self.check_receipt(&mut head);
         let status = head.status;
         let (claim, answer) = head.into_parts(body);
         let outcome = match (claim, refusal, &self.settled) {
@@ -248,7 +249,8 @@ impl Payment {
 
     /// Records a receipt whose goods did not come yet, so that it cannot be lost while bursar presents the payment
     /// again.
-    pub(super) async fn settle_early(&mut self, head: &ReplyHead) {
+    pub(super) async fn settle_early(&mut self, head: &mut ReplyHead) {
+        self.check_receipt(head);
         if let Claim::Matching(receipt) = &head.claim
             && self.settled.is_none()
         {
@@ -263,6 +265,21 @@ impl Payment {
             // The call goes on, and another one of this process need not wait for a sign of it.
             self.guard.flight.present(self.guard.key().clone());
             self.settled_early = true;
+        }
+    }
+
+    /// Checks the signed receipt of an answer. It changes nothing about the outcome.
+    fn check_receipt(&self, head: &mut ReplyHead) {
+        let known = head.receipt_signature().is_some();
+        let events = self.guard.events();
+        head.check_receipt(&self.signed, events.origin(), self.payer().now());
+        if let Some(signature @ Verification::Wrong { .. }) = head.receipt_signature()
+            && !known
+        {
+            self.payer().emit(&Event {
+                signature: Some(signature),
+                ..events.event(EventKind::WrongSignature)
+            });
         }
     }
 

@@ -237,7 +237,7 @@ async fn deliver<T: Transport>(
     loop {
         attempts = attempts.saturating_add(1);
         let span = payment.attempt_span(attempts);
-        let reply = while_leased(payment, attempt(transport, payment))
+        let mut reply = while_leased(payment, attempt(transport, payment))
             .instrument(span.clone())
             .await;
         if let Ok(reply) = &reply {
@@ -262,8 +262,8 @@ async fn deliver<T: Transport>(
         let Some(wait) = wait_before_retry(retry_after, payment, call, attempts).await else {
             return reply;
         };
-        if let Ok(reply) = &reply {
-            payment.settle_early(&reply.head).await;
+        if let Ok(reply) = &mut reply {
+            payment.settle_early(&mut reply.head).await;
         }
         if payment.renew_lease().await.is_err() {
             return reply;

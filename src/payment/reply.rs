@@ -8,9 +8,11 @@ use http::{HeaderMap, StatusCode};
 use crate::clock::Timestamp;
 use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
 use crate::money::TransferMethod;
+use crate::origin::Origin;
 use crate::text;
 use crate::x402::{
-    Claim, Failure, PAYMENT_REQUIRED, PaymentRequired, SettlementResponse, SignedPayment, WireError,
+    Claim, Failure, PAYMENT_REQUIRED, PaymentRequired, SettlementResponse, SignedPayment,
+    Verification, WireError, signed_receipt,
 };
 
 /// The difference to the seller's clock that is no reason for a refusal.
@@ -93,6 +95,7 @@ impl ReplyHead {
             content_type: header(CONTENT_TYPE),
             refund_request: refund_request(headers),
             receipt: claimed(receipt.as_ref()),
+            signed_receipt: None,
             body: None,
         };
         let may_lack_allowance = may_lack_allowance(payment, status);
@@ -141,6 +144,32 @@ impl ReplyHead {
             lacks_allowance: false,
             record,
         }
+    }
+
+    /// Checks the signed receipt, if the answer has one and it was not checked before.
+    pub(super) fn check_receipt(
+        &mut self,
+        payment: &SignedPayment,
+        origin: &Origin,
+        now: Timestamp,
+    ) {
+        if self.record.signed_receipt.is_some() {
+            return;
+        }
+        let settlement = self.claim.settlement();
+        self.record.signed_receipt =
+            settlement.and_then(|settlement| signed_receipt(settlement, payment, origin, now));
+        if let (Claim::Matching(receipt), Some(signed)) =
+            (&mut self.claim, &self.record.signed_receipt)
+        {
+            receipt.set_signature(signed.verification.clone());
+        }
+    }
+
+    /// Returns the result of checking the signed receipt.
+    pub(super) fn receipt_signature(&self) -> Option<&Verification> {
+        let signed = self.record.signed_receipt.as_ref();
+        signed.map(|signed| &signed.verification)
     }
 
     /// Whether the same bytes may bring the goods: the answer is temporary, or it leaves open that the payment

@@ -287,8 +287,10 @@ impl Payer {
         let left = now.until(Timestamp::from_secs(latest.valid_before));
         let quote =
             Quote::imagined(asset.clone(), latest.to, latest.value, left).paid_by(latest.by);
+        let signature = purchase.offer_signature();
         let facts = Facts {
             payer: purchase.payer,
+            signature: Some(&signature),
             resource_url: purchase.foreign_resource.as_deref(),
             ..self.facts_of(request, &quote, &purchase.path)
         };
@@ -305,6 +307,7 @@ impl Payer {
         let amount = TokenAmount::from_units(asset, latest.value);
         let events = PurchaseEvents::new(&purchase, amount.clone(), self.agent_of(request), now);
         let delivered = !purchase.is_undelivered();
+        let receipt_signature = purchase.receipt_signature();
         let key = purchase.key();
         flight.hold(&purchase);
         flight.sign();
@@ -322,8 +325,10 @@ impl Payer {
             .or(purchase.verified_transaction)
             .filter(|_| purchase.state == State::Settled);
         let charged = purchase.verified_charge.or(purchase.claimed_charge);
-        let settled = settled
-            .map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction, charged)));
+        let settled = settled.map(|transaction| {
+            let receipt = Receipt::from_ledger(&signed, transaction, charged, receipt_signature);
+            Box::new(receipt)
+        });
         self.emit(&events.event(EventKind::Resumed));
         Ok(Payment {
             guard: DropGuard::new(self, key, Stage::Signed, events, flight),

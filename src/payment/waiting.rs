@@ -165,7 +165,7 @@ impl Payer {
             return Err(Error::denied(Box::new(denial)));
         }
         self.read_refusals().await?;
-        let (quotes, reasons) = self.quotes(required);
+        let (quotes, reasons) = self.quotes(required, request);
         let purchase = match request.id()? {
             Some(id) => id.clone(),
             None => PurchaseId::random().map_err(no_randomness)?,
@@ -195,11 +195,18 @@ impl Payer {
     }
 
     /// Returns the offers that bursar can sign for, the preferred one first, and why it cannot sign for the others.
-    fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
+    fn quotes(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> (Vec<Quote>, Vec<Unpayable>) {
         let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
         for quote in Quote::read_all(required, &self.inner.assets) {
             match quote {
-                Ok(quote) => quotes.push(quote),
+                Ok(mut quote) => {
+                    quote.check_signature(request.url(), self.now());
+                    quotes.push(quote);
+                }
                 Err(reason) => reasons.push(reason),
             }
         }

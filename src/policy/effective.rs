@@ -314,6 +314,7 @@ impl Writer<'_> {
                 schemes: settings.schemes.clone().or(known.schemes),
                 transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
                 gas_sponsoring: settings.gas_sponsoring.or(known.gas_sponsoring),
+                signed_offers: settings.signed_offers.or(known.signed_offers),
             }
         })
     }
@@ -362,6 +363,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
         transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
         gas_sponsoring: settings.gas_sponsoring,
+        signed_offers: settings.signed_offers.or(Some(false)),
     }
 }
 
@@ -416,6 +418,10 @@ fn settings(settings: &HostSettings) -> Table {
                 .map(|methods| shown_list(methods)),
         ),
         ("gas_sponsoring", settings.gas_sponsoring.map(Value::Flag)),
+        (
+            "require_signed_offers",
+            settings.signed_offers.map(Value::Flag),
+        ),
     ];
     let set = keys
         .into_iter()

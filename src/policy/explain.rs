@@ -116,6 +116,9 @@ impl Explanation {
             .into_iter()
             // This rule is about policies without the default limits.
             .filter(|(rule, _)| *rule != Rule::Unlimited || !policy.defaults)
+            .filter(|(rule, _)| {
+                *rule != Rule::SignedOffer || policy.requires_signed_offers(facts.request.origin())
+            })
             .map(|(rule, denial)| Answer {
                 name: rule.name().to_owned(),
                 rule,
@@ -212,6 +215,7 @@ impl Policy {
             payer: Address::ZERO,
             quote: &quote,
             resource_url: None,
+            signature: None,
             now,
         };
         let statuses = self.limit_check(&facts).evaluate(&NoUsage).ok()?;

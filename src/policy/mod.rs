@@ -12,6 +12,7 @@ mod price_check;
 mod rules;
 mod schemes;
 mod sign_in;
+mod signed_offers;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -137,6 +138,7 @@ struct HostSettings {
     schemes: Option<Vec<Scheme>>,
     transfer_methods: Option<Vec<TransferMethod>>,
     gas_sponsoring: Option<bool>,
+    signed_offers: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,8 @@
 //! The price of a request, without a payment.
 
+use url::Url;
+
+use crate::clock::Timestamp;
 use crate::money::AssetRegistry;
 use crate::policy::Explanation;
 use crate::x402::PaymentRequired;
@@ -71,13 +74,22 @@ impl<A> PriceOutcome<A> {
 }
 
 impl PriceCheck {
-    /// The offers of a client without a wallet: no policy answers.
-    pub(crate) fn without_policy(required: PaymentRequired, assets: &AssetRegistry) -> Self {
+    /// The offers of a client without a wallet: no policy answers. `request` is the URL that was asked, and the time.
+    pub(crate) fn without_policy(
+        required: PaymentRequired,
+        assets: &AssetRegistry,
+        request: Option<(&Url, Timestamp)>,
+    ) -> Self {
         let offers = Quote::read_all(&required, assets)
             .into_iter()
-            .map(|quote| PricedOffer {
-                quote,
-                explanation: None,
+            .map(|mut quote| {
+                if let (Ok(quote), Some((url, now))) = (&mut quote, request) {
+                    quote.check_signature(url, now);
+                }
+                PricedOffer {
+                    quote,
+                    explanation: None,
+                }
             });
         Self {
             offers: offers.collect(),

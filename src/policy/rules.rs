@@ -17,7 +17,7 @@ use crate::limit::{
 use crate::money::Asset;
 use crate::origin::Origin;
 use crate::request::PurchaseRequest;
-use crate::x402::Quote;
+use crate::x402::{Quote, Verification};
 use crate::{text, usd};
 
 /// The default of `loop_guard`: more payments for the same request look like a loop.
@@ -52,6 +52,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) quote: &'a Quote,
     /// The `resource.url` that the seller claims.
     pub(crate) resource_url: Option<&'a str>,
+    /// The seller's signature on the offer. `None` for an offer that no seller made.
+    pub(crate) signature: Option<&'a Verification>,
     pub(crate) now: Timestamp,
 }
 
@@ -103,7 +105,7 @@ pub(super) type Refusal = Option<Denial>;
 type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
 
 /// The rules that do not need the ledger, in the order in which they are applied.
-const RULES: [Check; 13] = [
+const RULES: [Check; 14] = [
     (Rule::Permission, |policy, facts| {
         policy.forbids(facts.request, facts.agent)
     }),
@@ -119,6 +121,7 @@ const RULES: [Check; 13] = [
     (Rule::PayeeImpossible, |_, facts| payee_possible(facts)),
     (Rule::Payee, Policy::payee_allowed),
     (Rule::ResourceOrigin, Policy::resource_allowed),
+    (Rule::SignedOffer, Policy::offer_signed),
 ];
 
 impl Policy {

@@ -40,6 +40,7 @@
 //! | `signed_in` | a sign-in is sent instead of a payment; `challenged` follows if the seller still asks for money | no | |
 //! | `balance_unknown` | the balance of the wallet could not be read; bursar pays without it | no | |
 //! | `signature_unchecked` | no endpoint could ask a contract wallet about its signature, which is used all the same | yes | |
+//! | `wrong_signature` | the seller's signature on the offer or the receipt is wrong; has the reason | on the receipt | |
 //! | `confirmed` | in the background: the chain shows the settlement of an earlier payment | yes | |
 //! | `released` | in the background: the chain proves that an earlier payment cannot settle any more | yes | |
 //!
@@ -89,6 +90,7 @@ use crate::ledger::{Purchase, PurchaseId};
 use crate::money::TokenAmount;
 use crate::origin::Origin;
 use crate::policy::{Denial, LimitStatus, Rule, Share};
+use crate::x402::Verification;
 
 /// A receiver of the events of purchases.
 ///
@@ -137,6 +139,8 @@ pub struct Event<'a> {
     pub denial: Option<&'a Denial>,
     /// The state of the limit with this payment, for [`EventKind::LimitWarning`].
     pub limit: Option<&'a LimitStatus>,
+    /// The reason, for [`EventKind::WrongSignature`]. It can quote the seller, shortened and masked.
+    pub signature: Option<&'a Verification>,
 }
 
 /// The kind of a step.
@@ -184,6 +188,9 @@ pub enum EventKind {
     BalanceUnknown,
     /// No endpoint could ask a contract wallet about its signature. The signature is used all the same.
     SignatureUnchecked,
+    /// The seller's signature on its offer or its receipt is wrong. The payment goes on, unless the policy requires
+    /// [signed offers](crate::Policy::require_signed_offers).
+    WrongSignature,
     /// The chain shows that the payment settled.
     Confirmed,
     /// The chain proves that the payment did not settle and cannot. It counts against the limits no more.
@@ -230,6 +237,7 @@ impl EventKind {
             Self::SignedIn => "signed_in",
             Self::BalanceUnknown => "balance_unknown",
             Self::SignatureUnchecked => "signature_unchecked",
+            Self::WrongSignature => "wrong_signature",
             Self::Confirmed => "confirmed",
             Self::Released => "released",
         }
@@ -281,6 +289,7 @@ impl<'a> Event<'a> {
             elapsed: None,
             denial: None,
             limit: None,
+            signature: None,
         }
     }
 
@@ -334,6 +343,8 @@ impl<'a> Event<'a> {
                 tracing::Level::WARN,
                 "{share} of the limit {name} are used: {left} of {limit} are left"
             );
+        } else if self.kind == EventKind::WrongSignature {
+            write_at!(tracing::Level::WARN, "the signature of the seller is wrong");
         } else {
             write_at!(tracing::Level::INFO);
         }

@@ -14,6 +14,7 @@ mod receipt;
 mod required;
 mod scheme;
 mod settlement;
+mod signed;
 mod unpayable;
 mod words;
 
@@ -34,6 +35,8 @@ pub(crate) use required::Carrier;
 pub use required::PaymentRequired;
 pub use scheme::{ParsePaymentMethodError, PaymentMethod, Scheme};
 pub use settlement::SettlementResponse;
+pub(crate) use signed::signed_receipt;
+pub use signed::{SellerSignature, Verification};
 pub use unpayable::Unpayable;
 pub(crate) use words::words;
 

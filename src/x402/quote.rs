@@ -6,6 +6,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, U256};
 
 use super::payload::{MAX_PAYMENT, repeated};
+use super::signed::{self, SignedOffer};
 use super::unpayable::{read_amount, read_window};
 use super::{Carrier, PaymentMethod, PaymentRequired, Scheme, Terms, Unpayable, Version};
 use crate::money::{
@@ -46,6 +47,7 @@ pub struct Quote {
     flow: Flow,
     domain: Domain,
     by: By,
+    pub(super) signed: Option<Box<SignedOffer>>,
 }
 
 /// The message that a payment consists of, with the field that only one of them has.
@@ -103,9 +105,8 @@ impl Quote {
         assets: &AssetRegistry,
     ) -> Result<Self, Unpayable> {
         let missing = || Err(Unpayable::Malformed("there is no such offer".to_owned()));
-        Self::each(required, assets)
-            .nth(offer)
-            .unwrap_or_else(missing)
+        let mut quotes = Self::read_all(required, assets).into_iter();
+        quotes.nth(offer).unwrap_or_else(missing)
     }
 
     /// Verifies every offer, in the seller's order.
@@ -114,7 +115,9 @@ impl Quote {
         required: &PaymentRequired,
         assets: &AssetRegistry,
     ) -> Vec<Result<Self, Unpayable>> {
-        Self::each(required, assets).collect()
+        let mut quotes: Vec<_> = Self::each(required, assets).collect();
+        signed::attach(required, &mut quotes);
+        quotes
     }
 
     fn each(
@@ -182,6 +185,7 @@ impl Quote {
             domain,
             by,
             asset,
+            signed: None,
         })
     }
 
@@ -202,6 +206,7 @@ impl Quote {
             flow: Flow::Authorization,
             domain: Domain::Named,
             by: By::Eip3009,
+            signed: None,
         }
     }
 

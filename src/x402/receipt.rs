@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, U256};
 
 use super::unpayable::read_amount;
-use super::{PaymentMethod, Scheme, SettlementResponse, WireError};
+use super::{PaymentMethod, Scheme, SettlementResponse, Verification, WireError};
 use crate::eip3009::PurchaseId;
 use crate::money::{Network, TokenAmount};
 
@@ -78,6 +78,7 @@ pub struct Receipt {
     transaction: B256,
     charged: Option<U256>,
     claim: SettlementResponse,
+    signature: Verification,
 }
 
 impl Receipt {
@@ -133,11 +134,25 @@ impl Receipt {
         &self.claim
     }
 
+    /// Returns the result of checking the seller's signature on the receipt.
+    ///
+    /// A receipt with a wrong signature, or without one, is as much a claim of the seller as every other. A verified one
+    /// proves to others that the payee confirmed the sale.
+    #[must_use]
+    pub const fn signature(&self) -> &Verification {
+        &self.signature
+    }
+
+    pub(crate) fn set_signature(&mut self, signature: Verification) {
+        self.signature = signature;
+    }
+
     /// Recreates the receipt of a purchase that the ledger records as settled.
     pub(crate) fn from_ledger(
         paid: &SignedPayment,
         transaction: B256,
         charged: Option<U256>,
+        signature: Verification,
     ) -> Self {
         let claim = SettlementResponse {
             amount: charged.map(|units| units.to_string()),
@@ -148,6 +163,7 @@ impl Receipt {
             transaction,
             charged: charged.filter(|_| paid.is_ceiling()),
             claim,
+            signature,
         }
     }
 
@@ -215,10 +231,20 @@ impl Claim {
                         transaction,
                         charged,
                         claim,
+                        signature: Verification::Absent,
                     })),
                     None => Self::Other(Box::new(claim)),
                 }
             }
+        }
+    }
+
+    /// Returns the decoded receipt, whether it matches the payment or not.
+    pub(crate) fn settlement(&self) -> Option<&SettlementResponse> {
+        match self {
+            Self::Matching(receipt) => Some(receipt.claim()),
+            Self::Other(claim) => Some(claim),
+            Self::Malformed(_) | Self::Absent => None,
         }
     }
 

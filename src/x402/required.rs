@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::members::{Members, Text, is_same};
-use super::{Offer, Version, WireError, codec};
+use super::{Offer, Version, WireError, codec, signed};
 use crate::text;
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -59,6 +59,8 @@ pub struct PaymentRequired {
     extensions: Option<Box<RawValue>>,
     /// The extension `sign-in-with-x`, as the seller wrote it.
     sign_in: Option<Declared>,
+    /// The signed offers of the extension `offer-receipt`, as the seller wrote them.
+    signed_offers: Option<Declared>,
     offers: Vec<Offer>,
     /// The number of offers that bursar did not read.
     pub(super) left_out: usize,
@@ -67,7 +69,7 @@ pub struct PaymentRequired {
     pub(super) carrier: Carrier,
 }
 
-/// A challenge, which can have the query of the request. `Debug` does not show it.
+/// A part of an extension, which can have the query of the request. `Debug` does not show it.
 #[derive(Clone)]
 struct Declared(Box<RawValue>);
 
@@ -97,7 +99,9 @@ impl PaymentRequired {
     /// Returns an error if the JSON is not a message of version 1 or 2, or if a member occurs twice with different
     /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        Self::parse(json).map(|required| required.with_sign_in().without_query())
+        let mut required = Self::parse(json)?;
+        required.signed_offers = signed::raw_offers(required.raw_extensions()).map(Declared);
+        Ok(required.with_sign_in().without_query())
     }
 
     /// Keeps the challenge of a sign-in as it is: the wallet signs the URL in it, which can have the query.
@@ -169,6 +173,7 @@ impl PaymentRequired {
             resource: resource.map(RawValue::to_owned),
             extensions: extensions.map(RawValue::to_owned),
             sign_in: None,
+            signed_offers: None,
             offers,
             left_out,
             two_lists: list
@@ -245,9 +250,12 @@ impl PaymentRequired {
             .iter()
             .map(|offer| offer.json().len().saturating_mul(2));
         offers.fold(
-            raw(&self.resource)
-                .saturating_add(raw(&self.extensions))
-                .saturating_add(self.raw_sign_in().map_or(0, |raw| raw.get().len())),
+            [self.raw_sign_in(), self.raw_signed_offers()]
+                .into_iter()
+                .flatten()
+                .map(|raw| raw.get().len())
+                .fold(raw(&self.resource), usize::saturating_add)
+                .saturating_add(raw(&self.extensions)),
             usize::saturating_add,
         )
     }
@@ -291,6 +299,11 @@ impl PaymentRequired {
 
     pub(crate) fn raw_sign_in(&self) -> Option<&RawValue> {
         self.sign_in.as_ref().map(|declared| &*declared.0)
+    }
+
+    /// Returns the signed offers as the seller sent them. A text without the query would not have that signature.
+    pub(super) fn raw_signed_offers(&self) -> Option<&RawValue> {
+        self.signed_offers.as_ref().map(|declared| &*declared.0)
     }
 }
 
@@ -368,6 +381,7 @@ impl Usual<'_> {
             description: Some(about.description.0.into_owned()),
             extensions: usual.extensions.map(RawValue::to_owned),
             sign_in: None,
+            signed_offers: None,
             offers: usual.accepts.into_iter().map(|raw| Offer { raw }).collect(),
             left_out: 0,
             two_lists: false,

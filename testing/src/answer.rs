@@ -147,6 +147,7 @@ pub(crate) struct Claim {
     reason: Option<Cow<'static, str>>,
     /// `amount` as JSON.
     amount: Option<Value>,
+    extensions: Option<Value>,
     /// The minimum length of the header, in bytes.
     length: usize,
 }
@@ -164,6 +165,7 @@ impl Claim {
                 .permit
                 .filter(|permit| permit.facilitator.is_some())
                 .map(|_| settlement.authorization.value.to_string().into()),
+            extensions: None,
             length: 0,
         }
     }
@@ -203,6 +205,7 @@ impl Claim {
             payer,
             reason: Some(reason.into()),
             amount: None,
+            extensions: None,
             length: 0,
         }
     }
@@ -212,6 +215,14 @@ impl Claim {
         Self {
             success: false,
             reason: Some("settlement_pending".into()),
+            ..self
+        }
+    }
+
+    /// Adds extensions.
+    pub(crate) fn extended(self, extensions: Value) -> Self {
+        Self {
+            extensions: Some(extensions),
             ..self
         }
     }
@@ -296,7 +307,9 @@ impl Claim {
                 .amount
                 .clone()
                 .map(|amount| ("amount".to_owned(), amount));
-            claim.extend(reason.into_iter().chain(amount));
+            let extensions = self.extensions.clone();
+            let extensions = extensions.map(|extensions| ("extensions".to_owned(), extensions));
+            claim.extend(reason.into_iter().chain(amount).chain(extensions));
         }
         let mut json = claim.to_string().into_bytes();
         json.resize(unencoded(self.length).max(json.len()), b' ');

@@ -78,6 +78,7 @@
 //! | lies in the receipt | [`Fault::ForgedReceipt`] with a [`Forgery`] |
 //! | charges or claims another amount of an `upto` payment | [`Fault::ChargeCeiling`], [`Fault::ReceiptAmount`], [`Forgery::AboveCeiling`] |
 //! | asks again, for another price, payee, method or facilitator | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
+//! | signs its offers and receipts with another key, for other terms, or too long ago | [`OfferSigner::fault`] with a [`SigningFault`] |
 //! | keeps the payment and settles it later | any fault, then [`Paywall::settle_presented`] |
 //!
 //! ```
@@ -152,6 +153,7 @@ mod route;
 mod seller;
 mod server;
 mod sign_in;
+mod signed;
 mod sponsorship;
 mod terms;
 mod tools;
@@ -175,4 +177,5 @@ pub use paywall::{Paywall, PaywallBuilder};
 pub use permit::Permit;
 pub use route::Route;
 pub use sign_in::{SignIn, SignInFault};
+pub use signed::{OfferSigner, SigningFault};
 pub use tools::{Dialect, ToolServer};

@@ -17,6 +17,7 @@ use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
 use crate::sign_in::{Entrance, SignInFault};
+use crate::signed::OfferSigner;
 use crate::sponsorship::{self, BY_PERMIT, BY_TRANSACTION};
 use crate::terms::{Charge, Conditions, Price};
 use bursar::x402::{Flow, PaymentMethod, Version};
@@ -63,6 +64,7 @@ pub struct Route {
     pub(crate) description: String,
     pub(crate) encoding: Option<Encoding>,
     pub(crate) idempotent: bool,
+    pub(crate) signer: Option<OfferSigner>,
     pub(crate) key: Option<AcceptedKey>,
     pub(crate) entrance: Option<Entrance>,
     pub(crate) faults: Faults,
@@ -145,6 +147,7 @@ impl Route {
             description: String::new(),
             encoding: None,
             idempotent: false,
+            signer: None,
             key: None,
             entrance: None,
             faults: Faults::default(),
@@ -569,6 +572,15 @@ impl Route {
     /// Without this setting the route refuses such a payment because its nonce is used, as official sellers do.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
+        self
+    }
+
+    /// Signs the offers and the receipts of version 2, and makes the signer the payee.
+    ///
+    /// Call [`pay_to`](Self::pay_to) afterwards for a payee with another key.
+    pub fn sign_offers(mut self, signer: OfferSigner) -> Self {
+        self.pay_to = Some(signer.address());
+        self.signer = Some(signer);
         self
     }
 

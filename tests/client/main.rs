@@ -6,6 +6,7 @@ mod handles;
 mod outcomes;
 mod protection;
 mod requests;
+mod signed_offers;
 mod signing;
 mod terms;
 mod waiting;

@@ -23,5 +23,8 @@ export const PAYEE = {
   "sign-in": account(13).address,
 };
 
+/** Signs its offers and its receipts. */
+export const SIGNING_PAYEE = account(14);
+
 /** The token proxy's admin: it may not call the token, so it is nobody who plays another part. */
 export const PROXY_ADMIN = account(19);

@@ -11,6 +11,7 @@
 
 mod permits;
 mod sign_in;
+mod signed_offers;
 mod world;
 
 use bursar::chain::{Answer, ContractSignature, ProofKind, Question, Reason};

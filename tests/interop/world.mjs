@@ -5,7 +5,7 @@
 // Writes one JSON line (to standard output, and to FILE if named) when everything answers; logs
 // go to standard error. Lives until its standard input closes, a signal, or fifteen minutes.
 import { renameSync, writeFileSync } from "node:fs";
-import { PAYEE } from "./accounts.mjs";
+import { PAYEE, SIGNING_PAYEE } from "./accounts.mjs";
 import { CHAIN_ID, startChain, USDC } from "./chain.mjs";
 import { startFacilitator } from "./facilitator.mjs";
 import { stopAll } from "./processes.mjs";
@@ -14,6 +14,7 @@ import { startExpressV2 } from "./sellers/express-v2.mjs";
 import { startHono } from "./sellers/hono.mjs";
 import { startPython } from "./sellers/python.mjs";
 import { startSignIn } from "./sellers/sign_in.mjs";
+import { startSignedOffers } from "./sellers/signed_offers.mjs";
 
 const LIFETIME_MS = 15 * 60 * 1000;
 
@@ -62,6 +63,13 @@ async function start() {
   const signIn = { payTo: PAYEE["sign-in"] };
   signIn.url = await startSignIn({ seller: "sign-in", payTo: signIn.payTo, facilitator, rpc });
   await answersHttp(signIn.url);
+  // They have routes of their own, so they are not among the sellers.
+  const signedOffers = {};
+  for (const format of ["eip712", "jws"]) {
+    const url = await startSignedOffers({ facilitator, payee: SIGNING_PAYEE, format });
+    await answersHttp(url);
+    signedOffers[format] = { url, payTo: SIGNING_PAYEE.address };
+  }
   const entries = Object.entries(SELLERS).map(async ([seller, [startSeller, isReady]]) => {
     const payTo = PAYEE[seller];
     const url = await startSeller({ seller, payTo, facilitator, onExit });
@@ -69,7 +77,7 @@ async function start() {
     return [seller, { url, payTo }];
   });
   const sellers = Object.fromEntries(await Promise.all(entries));
-  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers, signIn };
+  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers, signIn, signedOffers };
 }
 
 async function answersHttp(url) {

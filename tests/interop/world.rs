@@ -21,6 +21,9 @@ pub(crate) struct World {
     pub(crate) sellers: BTreeMap<String, Seller>,
     #[serde(rename = "signIn")]
     pub(crate) sign_in: Seller,
+    /// By the format of the signatures.
+    #[serde(rename = "signedOffers")]
+    pub(crate) signed_offers: BTreeMap<String, Seller>,
 }
 
 #[derive(Deserialize)]

@@ -3,15 +3,16 @@
 use bursar::ledger::{Filter, State};
 use bursar::policy::Rule;
 use bursar::primitives::{B256, U256};
-use bursar::x402::PaymentMethod;
+use bursar::x402::{PaymentMethod, Verification};
 use bursar::{Ledger, PaymentStatus, ResponseExt, usd};
-use bursar_testing::{Fault, Forgery, Route};
+use bursar_testing::{Fault, Forgery, OfferSigner, Route, SigningFault};
+use bursar_tests::paywall::{payments_sent, report};
 
-use super::{client, only_purchase, open, tight, upto};
+use super::{builder, client, only_purchase, open, tight, upto};
 
 #[tokio::test]
 async fn exact_by_permit2_is_bought_with_one_nonce_of_the_purchase() {
-    let seller = open(bursar_tests::paywall::report().permit2()).await;
+    let seller = open(report().permit2()).await;
     let client = client();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     let receipt = response.receipt().unwrap();
@@ -147,7 +148,7 @@ async fn a_charge_of_nothing_is_no_receipt_and_the_permit_still_counts() {
 
 #[tokio::test]
 async fn a_payment_that_settles_twice_moves_money_once() {
-    for route in [upto(), bursar_tests::paywall::report().permit2()] {
+    for route in [upto(), report().permit2()] {
         let seller = open(route.fault(Fault::SettleTwice)).await;
         let client = client();
         client.get(seller.url("/report")).send().await.unwrap();
@@ -226,5 +227,30 @@ async fn a_permit_cannot_be_cancelled_by_a_signature() {
 /// Sellers that sell a report by several methods.
 pub(super) fn by_all() -> Route {
     use bursar_testing::PaymentMethod::{Eip3009, Permit2, Upto};
-    bursar_tests::paywall::report().paid_by([Upto, Permit2, Eip3009])
+    report().paid_by([Upto, Permit2, Eip3009])
+}
+
+#[tokio::test]
+async fn a_signed_offer_by_permit2_is_verified_and_so_is_its_receipt() {
+    for route in [report().permit2(), upto().charge(usd!("0.004"))] {
+        let signer = OfferSigner::eip712([0x42; 32]);
+        let by = signer.address();
+        let seller = open(route.sign_offers(signer)).await;
+        let strict = super::policy().require_signed_offers();
+        let client = builder().policy(strict).build().unwrap();
+        let response = client.get(seller.url("/report")).send().await.unwrap();
+        let receipt = response.receipt().unwrap();
+        assert_eq!(receipt.signature(), &Verification::Verified { by });
+        let purchase = only_purchase(&client).await;
+        assert_eq!(purchase.offer_signature(), Verification::Verified { by });
+        assert_eq!(seller.settlements().len(), 1);
+    }
+    // A signature over another ceiling is none over this one.
+    let forged = OfferSigner::eip712([0x42; 32]).fault(SigningFault::OtherAmount);
+    let seller = open(upto().sign_offers(forged)).await;
+    let strict = super::policy().require_signed_offers();
+    let client = builder().policy(strict).build().unwrap();
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(error.denial().unwrap().rule, Rule::SignedOffer, "{error}");
+    assert_eq!(payments_sent(&seller), 0);
 }

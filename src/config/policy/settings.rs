@@ -29,6 +29,10 @@ impl Builder<'_> {
                 scope.transfer_methods.first().map(|one| one.at),
             ),
             ("gas_sponsoring", place(scope.gas_sponsoring.as_ref())),
+            (
+                "require_signed_offers",
+                place(scope.require_signed_offers.as_ref()),
+            ),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -87,6 +91,11 @@ impl Builder<'_> {
         if let Some(allowed) = content(scope.gas_sponsoring.as_ref()) {
             rules = rules.gas_sponsoring(*allowed);
         }
+        rules = match content(scope.require_signed_offers.as_ref()) {
+            Some(true) => rules.require_signed_offers(),
+            Some(false) => rules.accept_unsigned_offers(),
+            None => rules,
+        };
         rules
     }
 

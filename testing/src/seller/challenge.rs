@@ -67,7 +67,11 @@ impl Visit<'_> {
             *response.status_mut() = StatusCode::PRECONDITION_FAILED;
         }
         if self.route.supports(Version::V2) {
-            let (offers, extensions) = (self.offers(Version::V2), self.extensions());
+            let (offers, mut extensions) = (self.offers(Version::V2), self.extensions());
+            let signer = self.route.signer.as_ref();
+            extensions.extend(
+                signer.map(|signer| signer.extension(&offers, &self.url(), self.now.secs())),
+            );
             let terms = Terms::v2(error, self.resource(), &offers, &extensions);
             let mut json = terms.of_version(self.protocol_version(2)).json();
             json.resize(answer::unencoded(padding).max(json.len()), b' ');
@@ -168,7 +172,7 @@ impl Visit<'_> {
     }
 
     /// Returns the URL that the buyer asked for.
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         let host = self.received.header(HOST.as_str()).unwrap_or("127.0.0.1");
         format!("http://{host}{}", self.received.target)
     }

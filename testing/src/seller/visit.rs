@@ -1,7 +1,7 @@
 //! One request to one route: the API key, the payment, the sale.
 
 use alloy::primitives::U256;
-use bursar::x402::Flow;
+use bursar::x402::{Flow, Version};
 use bursar::{Network, Timestamp};
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -218,7 +218,11 @@ impl Visit<'_> {
         headers
             .entry(CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("private"));
-        let (name, value) = Claim::success(&settlement).header(payment.version);
+        let mut claim = Claim::success(&settlement);
+        if let (Some(signer), Version::V2) = (&self.route.signer, payment.version) {
+            claim = signer.confirm(claim, &settlement, &self.url(), self.now.secs());
+        }
+        let (name, value) = claim.header(payment.version);
         headers.insert(name, value);
         (self.state.sign_ins).note_buyer(self.received.path(), signed.payer());
         let sale = Sale {
