@@ -289,7 +289,7 @@ impl ChainReader {
     ///
     /// # async fn example(reader: ChainReader, question: Question, now: bursar::Timestamp) {
     /// match reader.ask(&question, now).await {
-    ///     Answer::Settled(settlement) => println!("settled in {}", settlement.transaction),
+    ///     Answer::Settled(settled) => println!("{} units, in {:?}", settled.value, settled.transaction),
     ///     Answer::NotSettled(proof) => println!("not settled: {:?}", proof.kind),
     ///     other => println!("{other}"), // ask again later
     /// }
