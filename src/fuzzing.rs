@@ -17,8 +17,7 @@ use crate::money::Usd;
 use crate::money::{Asset, AssetRegistry, Network, TokenAmount};
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
-use crate::x402::Claim;
-use crate::x402::SignedPayment;
+use crate::x402::{Claim, PaymentMethod, SignedPayment};
 use crate::{text, x402};
 
 /// The lease of the holds of [`reserve`].
@@ -113,7 +112,8 @@ pub async fn reserve(ledger: &Ledger, wish: Wish) -> Result<Answer, LedgerError>
         Reserved::Denied(denial) => Answer::Denied(denial.to_string()),
         Reserved::Known(_) | Reserved::OtherPayer(_) => Answer::Known,
         Reserved::InFlight => Answer::InFlight,
-        Reserved::Mismatch => Answer::Mismatch,
+        // All wishes are paid by one method, so a target fails here, too.
+        Reserved::Mismatch | Reserved::OtherMethod(_) => Answer::Mismatch,
     })
 }
 
