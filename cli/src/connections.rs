@@ -35,8 +35,18 @@ impl Connections {
         }
     }
 
+    /// Spawns the task of a connection if there is a place for it. Without a place, `spawn` is dropped with its stream, which
+    /// closes the connection.
+    pub(crate) fn open(&mut self, spawn: impl FnOnce(Guest) -> AbortHandle) {
+        if self.has_place() {
+            let guest = Guest::default();
+            let task = spawn(guest.clone());
+            self.open.push_back((guest, task));
+        }
+    }
+
     /// Returns whether there is a place for one more connection. The oldest one without a token gives its place up.
-    pub(crate) fn has_place(&mut self) -> bool {
+    fn has_place(&mut self) -> bool {
         self.open.retain(|(_, task)| !task.is_finished());
         if self.open.len() < self.most {
             return true;
@@ -47,11 +57,6 @@ impl Connections {
         };
         task.abort();
         true
-    }
-
-    /// Adds a connection and its task.
-    pub(crate) fn add(&mut self, guest: Guest, task: AbortHandle) {
-        self.open.push_back((guest, task));
     }
 }
 
@@ -64,13 +69,15 @@ mod tests {
         let mut connections = Connections::new(2);
         let mut tasks = Vec::new();
         let mut open = |connections: &mut Connections, admitted: bool| {
-            let guest = Guest::default();
-            if admitted {
-                guest.admit();
-            }
-            let task = tokio::spawn(std::future::pending::<()>());
-            connections.add(guest, task.abort_handle());
-            tasks.push(task);
+            connections.open(|guest| {
+                if admitted {
+                    guest.admit();
+                }
+                let task = tokio::spawn(std::future::pending::<()>());
+                let handle = task.abort_handle();
+                tasks.push(task);
+                handle
+            });
         };
         for admitted in [true, false, true] {
             assert!(connections.has_place());

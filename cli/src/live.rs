@@ -113,16 +113,13 @@ async fn accept(listener: &TcpListener, live: &Arc<Live>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        if !connections.has_place() {
-            // A connection too many is closed.
-            continue;
-        }
-        let (live, guest) = (Arc::clone(live), Guest::default());
-        let of_connection = guest.clone();
-        let task = tokio::spawn(async move {
-            drop(timeout(CONNECTION, connection(stream, &live, &guest)).await);
+        let live = Arc::clone(live);
+        connections.open(|guest| {
+            let task = tokio::spawn(async move {
+                drop(timeout(CONNECTION, connection(stream, &live, &guest)).await);
+            });
+            task.abort_handle()
         });
-        connections.add(of_connection, task.abort_handle());
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct Stop {
 impl Stop {
     /// Starts to receive the signals.
     ///
-    /// A command calls this before it prints that it is ready: whoever waits for that line may send a signal at once,
-    /// and a signal that nobody receives ends the process without cleaning up.
+    /// A command calls this before it prints that it is ready. A program that reads that line can send a signal at once,
+    /// and before this call, the signal would kill the process.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let failed =
             |error| Failure::failed(format!("signals to stop cannot be received: {error}"));

@@ -14,10 +14,39 @@ use bursar_frameworks as frameworks;
 use bursar_testing::{ChatReply, Fault, Gate, OpenAi, Paywall};
 use example::{ask, paying, payment_error, stream};
 use futures::{FutureExt, StreamExt};
-use tower::{ServiceBuilder, service_fn};
+use tower::{Service, ServiceBuilder, service_fn};
 
 async fn open(model: OpenAi) -> Paywall {
     Paywall::builder().routes(model).start().await.unwrap()
+}
+
+/// Returns a service that pays and boxes the errors of bursar, without the retries of async-openai.
+fn boxing(
+    client: &bursar::Client,
+) -> impl Service<HttpRequestFactory, Response = reqwest::Response, Error = OpenAIError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    let paid = client.clone();
+    service_fn(move |request: HttpRequestFactory| {
+        let client = paid.clone();
+        async move {
+            let answer = client.execute(request.build().await?).await;
+            answer.map_err(|error| OpenAIError::Boxed(error.into()))
+        }
+    })
+}
+
+/// Returns a client with a new wallet and this policy.
+fn limited(policy: Policy) -> bursar::Client {
+    bursar::Client::builder()
+        .signer(bursar::LocalSigner::random().unwrap())
+        .policy(policy)
+        .ledger(bursar::Ledger::memory())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -96,17 +125,9 @@ async fn the_retry_layer_of_async_openai_pays_once() {
         .paid_route(|route| route.idempotent().fault_once(Fault::StatusAfterSettle(500)));
     let seller = open(model).await;
     let client = frameworks::client().unwrap();
-    let paid = client.clone();
-    let service = service_fn(move |request: HttpRequestFactory| {
-        let client = paid.clone();
-        async move {
-            let answer = client.execute(request.build().await?).await;
-            answer.map_err(|error| OpenAIError::Boxed(error.into()))
-        }
-    });
     let service = ServiceBuilder::new()
         .layer(OpenAIRetryLayer::default())
-        .service(service);
+        .service(boxing(&client));
     let openai = paying(&client, seller.url("/v1").as_str()).with_http_service(service);
     assert_eq!(ask(&openai, "hello").await.unwrap(), "You said: hello");
     assert_eq!(seller.settlements().len(), 1);
@@ -131,13 +152,7 @@ async fn many_calls_of_async_openai_share_one_limit() {
     let policy = Policy::new()
         .allow_network("base-sepolia")
         .per_day(usd!("0.05"));
-    let client = bursar::Client::builder()
-        .signer(bursar::LocalSigner::random().unwrap())
-        .policy(policy)
-        .ledger(bursar::Ledger::memory())
-        .allow_http_loopback(true)
-        .build()
-        .unwrap();
+    let client = limited(policy);
     let openai = paying(&client, seller.url("/v1").as_str());
     let prompts: Vec<_> = (0..12).map(|number| format!("question {number}")).collect();
     let calls = prompts.iter().map(|prompt| ask(&openai, prompt));
@@ -199,17 +214,9 @@ async fn a_stream_of_async_openai_that_breaks_is_paid_once_when_it_is_asked_for_
 async fn bursars_error_is_found_behind_a_layer_that_boxes_the_errors_of_async_openai() {
     let seller = open(OpenAi::new().price(usd!("0.06"))).await;
     let client = frameworks::client().unwrap();
-    let paid = client.clone();
-    let service = service_fn(move |request: HttpRequestFactory| {
-        let client = paid.clone();
-        async move {
-            let answer = client.execute(request.build().await?).await;
-            answer.map_err(|error| OpenAIError::Boxed(error.into()))
-        }
-    });
     let service = ServiceBuilder::new()
         .map_err(tower::BoxError::from)
-        .service(service);
+        .service(boxing(&client));
     let openai = paying(&client, seller.url("/v1").as_str()).with_http_service(service);
     let error = ask(&openai, "hello").await.unwrap_err();
     assert_eq!(payment_error(&error).unwrap().kind(), ErrorKind::Denied);
@@ -222,13 +229,7 @@ async fn agents_of_async_openai_have_a_limit_each_and_wait_for_room() {
         .allow_network("base-sepolia")
         .exposure(usd!("0.006"))
         .each_agent(|agent| agent.per_day(usd!("0.02")));
-    let client = bursar::Client::builder()
-        .signer(bursar::LocalSigner::random().unwrap())
-        .policy(policy)
-        .ledger(bursar::Ledger::memory())
-        .allow_http_loopback(true)
-        .build()
-        .unwrap();
+    let client = limited(policy);
     let base_url = seller.url("/v1");
     let agents = ["reader", "writer"].map(|name| {
         let options = PurchaseOptions::new()

@@ -117,23 +117,18 @@ async fn accept(listener: TcpListener, service: Service, token: Arc<SecretString
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        if !connections.has_place() {
-            // A connection too many is closed.
-            continue;
-        }
         let (service, token) = (service.clone(), Arc::clone(&token));
-        let guest = Guest::default();
-        let of_connection = guest.clone();
-        let answer = service_fn(move |request| {
-            let (service, token, guest) = (service.clone(), Arc::clone(&token), guest.clone());
-            async move { Ok::<_, Infallible>(answer(request, service, &token, &guest).await) }
+        connections.open(|guest| {
+            let answer = service_fn(move |request| {
+                let (service, token, guest) = (service.clone(), Arc::clone(&token), guest.clone());
+                async move { Ok::<_, Infallible>(answer(request, service, &token, &guest).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER)
+                .serve_connection(TokioIo::new(stream), answer);
+            tokio::spawn(async move { drop(connection.await) }).abort_handle()
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER)
-            .serve_connection(TokioIo::new(stream), answer);
-        let task = tokio::spawn(async move { drop(connection.await) });
-        connections.add(of_connection, task.abort_handle());
     }
 }
 

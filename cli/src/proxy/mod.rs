@@ -151,13 +151,9 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if places.has_place() => {
-                    let guest = Guest::default();
-                    let connection = connection(Arc::clone(&proxy), stream, guest.clone());
-                    places.add(guest, connections.spawn(connection));
-                }
-                // A connection too many is closed.
-                Ok(_) => {}
+                Ok((stream, _)) => places.open(|guest| {
+                    connections.spawn(connection(Arc::clone(&proxy), stream, guest))
+                }),
                 Err(error) => {
                     Line::warning(format!("a connection cannot be accepted: {error}")).write();
                     sleep(Duration::from_millis(100)).await;
