@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use bursar::credential::CallPlan;
 use bursar::ledger::{Filter, State, write_jsonl};
 use bursar::report::Selection;
-use bursar::{Client, Ledger};
-use bursar_tests::paywall::{client, open, report};
+use bursar::{Client, Ledger, usd};
+use bursar_tests::paywall::{client, open, policy, report};
 use rusqlite::Connection;
 
 /// The memory that reading may take, in KiB. All of 20,000 purchases take 140,000.
@@ -189,6 +189,28 @@ async fn a_large_ledger_is_read_in_little_memory_while_payments_go_on() {
     println!("{paid} payments during a report, the longest took {longest:?}");
     assert!(paid > 0, "the payment waited for the report");
     running.await.unwrap().unwrap();
+}
+
+/// Sums that are kept then differ from the rows.
+#[tokio::test]
+async fn a_row_that_another_program_changed_ends_no_payment_by_a_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let seller = open(report()).await;
+    let url = seller.url("/report").to_string();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    let client = client()
+        .policy(policy().lifetime(usd!("100")))
+        .ledger(ledger.clone())
+        .build()
+        .unwrap();
+    buy(&client, &url, 0).await;
+    Connection::open(&path)
+        .unwrap()
+        .execute("UPDATE purchases SET usd_micros = usd_micros * 2", [])
+        .unwrap();
+    buy(&client, &url, 1).await;
+    assert!(!ledger.verify(None).await.unwrap().is_sound());
 }
 
 mod url {

@@ -198,7 +198,10 @@ pub(crate) fn running_total<U: Usage, S: TotalStore<Error = U::Error>>(
         .minus(not_counted.fold(Sum::default(), Sum::plus))
         .plus(left_out.fold(Sum::default(), Sum::plus))
         .amount();
-    debug_assert_eq!(total, super::sum(usage, query)?, "{query:?}");
+    // In tests of this crate only: another program can change the rows of a ledger, and that must not end a program.
+    if cfg!(test) {
+        assert_eq!(total, super::sum(usage, query)?, "{query:?}");
+    }
     Ok(total)
 }
 
