@@ -261,7 +261,7 @@ pub fn settles(paid: &SignedPayment, header: &[u8]) -> Option<B256> {
 }
 
 /// The present of sign-ins and signatures of sellers: that of the official vectors.
-const THEN: Timestamp = Timestamp::from_secs(1_740_672_094);
+const THEN: u64 = 1_740_672_094;
 
 /// The results of the checks of the sellers' signatures on the offers, as they are shown.
 #[must_use]
@@ -269,7 +269,7 @@ pub fn offer_signatures(required: &PaymentRequired, request: &Url) -> Vec<String
     let quotes = Quote::read_all(required, AssetRegistry::stablecoins());
     let quotes = quotes.into_iter().flatten();
     let checked = quotes.map(|mut quote| {
-        quote.check_signature(request, THEN);
+        quote.check_signature(request, Timestamp::from_secs(THEN));
         quote.signature().to_string()
     });
     checked.collect()
@@ -281,7 +281,7 @@ pub fn offer_signatures(required: &PaymentRequired, request: &Url) -> Vec<String
 pub fn receipt_signature(paid: &SignedPayment, header: &[u8]) -> Option<String> {
     let claim = x402::SettlementResponse::from_header(header).ok()?;
     let origin = "https://api.example.com".parse().expect("an origin");
-    let signed = x402::signed_receipt(&claim, paid, &origin, THEN)?;
+    let signed = x402::signed_receipt(&claim, paid, &origin, Timestamp::from_secs(THEN))?;
     Some(signed.verification.to_string())
 }
 
@@ -289,7 +289,7 @@ pub fn receipt_signature(paid: &SignedPayment, header: &[u8]) -> Option<String> 
 #[must_use]
 pub fn sign_in(declared: &str, request: &Url) -> Option<SignInMessage> {
     let declared: Box<RawValue> = serde_json::from_str(declared).ok()?;
-    let challenge = Challenge::read(declared, request, THEN).ok()?;
+    let challenge = Challenge::read(&declared, request, Timestamp::from_secs(THEN)).ok()?;
     challenge.message(PAYER, |_| false).ok()
 }
 
@@ -356,7 +356,7 @@ pub struct Listed {
     /// The items that could not be used.
     pub skipped: Skipped,
     /// Each service with its description, and the number of the description's first words that it matches.
-    pub services: Vec<(crate::Url, Advertised, usize)>,
+    pub services: Vec<(Url, Advertised, usize)>,
 }
 
 /// Reads a page of a list of services; `None` if it is none.
