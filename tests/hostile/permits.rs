@@ -16,6 +16,9 @@ use crate::trial::{
 };
 use crate::{answers, breakages};
 
+/// A way to sell a route.
+type Sold = fn(Route) -> Route;
+
 /// Returns whether the result depends on the method: an `upto` payment is charged by the receipt, and a switch of the
 /// method is another one.
 fn depends_on_the_method(trial: &Trial) -> bool {
@@ -69,7 +72,7 @@ fn of_ceilings() -> Vec<Trial> {
 /// A second 402 for another method.
 fn other_methods() -> Vec<Trial> {
     use PaymentMethod::{Eip3009, Permit2, Upto};
-    let methods: [(fn(Route) -> Route, PaymentMethod); 3] = [
+    let methods: [(Sold, PaymentMethod); 3] = [
         (|route| route, Eip3009),
         (Route::permit2, Permit2),
         (Route::upto, Upto),
