@@ -5,6 +5,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256, U256};
 use http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
+use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
 use crate::discovery::{Advertised, Skipped, SourceKind};
@@ -15,10 +16,12 @@ use crate::limit::Scope;
 use crate::limit::{InFlight, Limit, LimitCheck, LimitKind};
 use crate::money::Usd;
 use crate::money::{Asset, AssetRegistry, Network, TokenAmount};
+use crate::sign_in::Challenge;
+use crate::signer::SignInMessage;
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
-use crate::x402::{Claim, PaymentMethod, SignedPayment};
-use crate::{text, x402};
+use crate::x402::{Claim, PaymentMethod, PaymentRequired, Quote, SignedPayment};
+use crate::{Url, text, x402};
 
 /// The lease of the holds of [`reserve`].
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -44,6 +47,8 @@ pub struct Wish {
     pub id: PurchaseId,
     /// The price in micro-dollars.
     pub micros: u64,
+    /// The way to pay.
+    pub method: PaymentMethod,
     /// The scope of the limit.
     pub scope: Scope,
     /// The limit in micro-dollars.
@@ -68,6 +73,8 @@ pub enum Answer {
     InFlight,
     /// The id belongs to another request.
     Mismatch,
+    /// The purchase was signed by a method with other nonces.
+    OtherMethod,
 }
 
 /// A change of a purchase.
@@ -83,11 +90,23 @@ pub enum Change {
     },
     /// The signer did not answer.
     SignerTimedOut {
+        /// The way to pay that it was asked for.
+        method: PaymentMethod,
         /// The expiry.
         valid_before: u64,
     },
-    /// The seller named this transaction.
-    Settled([u8; 32]),
+    /// The seller claimed a settlement.
+    Settled {
+        /// The transaction.
+        transaction: [u8; 32],
+        /// The charge that it names, in micro-dollars.
+        charged: Option<u64>,
+    },
+    /// The chain proved the settlement.
+    Proved {
+        /// The charge, in micro-dollars, or `None` if it cannot be told.
+        charged: Option<u64>,
+    },
     /// The seller refused.
     Rejected,
     /// The answer was lost.
@@ -112,8 +131,8 @@ pub async fn reserve(ledger: &Ledger, wish: Wish) -> Result<Answer, LedgerError>
         Reserved::Denied(denial) => Answer::Denied(denial.to_string()),
         Reserved::Known(_) | Reserved::OtherPayer(_) => Answer::Known,
         Reserved::InFlight => Answer::InFlight,
-        // All wishes are paid by one method, so a target fails here, too.
-        Reserved::Mismatch | Reserved::OtherMethod(_) => Answer::Mismatch,
+        Reserved::Mismatch => Answer::Mismatch,
+        Reserved::OtherMethod(_) => Answer::OtherMethod,
     })
 }
 
@@ -128,6 +147,7 @@ pub async fn record(
     now: Timestamp,
 ) -> Result<(), LedgerError> {
     let reason = "fuzzed".to_owned();
+    let key = PurchaseKey::new(PAYER, id.clone());
     let transition = match change {
         Change::Signed {
             lease,
@@ -138,15 +158,27 @@ pub async fn record(
             payload: SecretString::from("eyJ4NDAyVmVyc2lvbiI6Mn0="),
             presenter_lease_until: now,
         },
-        Change::SignerTimedOut { valid_before } => Transition::SignerTimedOut {
-            method: PaymentMethod::Eip3009,
+        Change::SignerTimedOut {
+            method,
+            valid_before,
+        } => Transition::SignerTimedOut {
+            method,
             valid_before,
             reason,
         },
-        Change::Settled(transaction) => Transition::Settled {
+        Change::Settled {
+            transaction,
+            charged,
+        } => Transition::Settled {
             transaction: B256::new(transaction),
-            charged: None,
+            charged: charged.map(U256::from),
             answer: SellerAnswer::of(200),
+        },
+        Change::Proved { charged } => Transition::Confirmed {
+            nonce: (ledger.purchase(&key).await?).map_or(B256::ZERO, |purchase| purchase.nonce),
+            transaction: None,
+            charged: charged.map(U256::from),
+            proof: "{}".to_owned(),
         },
         Change::Rejected => Transition::Rejected {
             reason,
@@ -158,7 +190,6 @@ pub async fn record(
         },
         Change::Voided { lease } => Transition::Voided { lease },
     };
-    let key = PurchaseKey::new(PAYER, id.clone());
     ledger.record(&key, &transition, now).await
 }
 
@@ -176,7 +207,7 @@ fn reservation(wish: Wish) -> Reservation {
         foreign_resource: None,
         version: 2,
         asset: usdc(),
-        payment_method: Some(PaymentMethod::Eip3009),
+        payment_method: Some(wish.method),
         payee: Address::repeat_byte(0xC1),
         value: U256::from(wish.micros),
         tag: Some("research".to_owned()),
@@ -227,6 +258,39 @@ pub fn settles(paid: &SignedPayment, header: &[u8]) -> Option<B256> {
         Claim::Matching(receipt) => Some(receipt.transaction()),
         Claim::Other(_) | Claim::Malformed(_) | Claim::Absent => None,
     }
+}
+
+/// The present of sign-ins and signatures of sellers: that of the official vectors.
+const THEN: u64 = 1_740_672_094;
+
+/// The results of the checks of the sellers' signatures on the offers, as they are shown.
+#[must_use]
+pub fn offer_signatures(required: &PaymentRequired, request: &Url) -> Vec<String> {
+    let quotes = Quote::read_all(required, AssetRegistry::stablecoins());
+    let quotes = quotes.into_iter().flatten();
+    let checked = quotes.map(|mut quote| {
+        quote.check_signature(request, Timestamp::from_secs(THEN));
+        quote.signature().to_string()
+    });
+    checked.collect()
+}
+
+/// The result of the check of the seller's signature on a receipt, as it is shown; `None` if there is none.
+#[must_use]
+#[expect(clippy::expect_used, reason = "without it no target means anything")]
+pub fn receipt_signature(paid: &SignedPayment, header: &[u8]) -> Option<String> {
+    let claim = x402::SettlementResponse::from_header(header).ok()?;
+    let origin = "https://api.example.com".parse().expect("an origin");
+    let signed = x402::signed_receipt(&claim, paid, &origin, Timestamp::from_secs(THEN))?;
+    Some(signed.verification.to_string())
+}
+
+/// The message that is signed for the challenge of a seller; `None` if it is refused.
+#[must_use]
+pub fn sign_in(declared: &str, request: &Url) -> Option<SignInMessage> {
+    let declared: Box<RawValue> = serde_json::from_str(declared).ok()?;
+    let challenge = Challenge::read(&declared, request, Timestamp::from_secs(THEN)).ok()?;
+    challenge.message(PAYER, |_| false).ok()
 }
 
 /// A payment of 0.01 USDC on Base.
@@ -292,7 +356,7 @@ pub struct Listed {
     /// The items that could not be used.
     pub skipped: Skipped,
     /// Each service with its description, and the number of the description's first words that it matches.
-    pub services: Vec<(crate::Url, Advertised, usize)>,
+    pub services: Vec<(Url, Advertised, usize)>,
 }
 
 /// Reads a page of a list of services; `None` if it is none.

@@ -1,6 +1,7 @@
 //! Buyers that are killed with `SIGKILL`, at every step of a purchase and at random, each followed by
 //! another one on the same ledger. The chain never settles more than the limit, nothing is paid twice,
-//! the ledger knows every payment that reached the wire, and no purchase is stuck.
+//! the ledger knows every payment that reached the wire, and no purchase is stuck. They pay by EIP-3009, by Permit2, up to a
+//! ceiling, with a sponsored approval, and enter again with a sign-in.
 //!
 //! Some hundreds of kills in a normal run; thousands by
 //! `BURSAR_CRASH_RUNS=5000 cargo nextest run --test crash`.
@@ -25,16 +26,23 @@ use std::time::Duration;
 use bursar::clock::{Clock, SystemClock};
 use bursar::ledger::{Filter, State};
 use bursar::money::TransferMethod;
+use bursar::policy::SignIn;
 use bursar::primitives::B256;
 use bursar::primitives::U256;
-use bursar::signer::{PermitTransfer, Signature, SignerError, TransferAuthorization};
+use bursar::signer::{
+    PermitTransfer, SignInMessage, Signature, SignerError, TokenPermit, TransferAuthorization,
+};
 use bursar::telemetry::Event;
-use bursar::x402::Scheme;
-use bursar::{Address, Client, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, usd};
+use bursar::x402::{PaymentMethod, Scheme};
+use bursar::{
+    Address, ChainReader, Client, Ledger, LocalSigner, Network, Policy, Purchase, RetryPolicy,
+    Signer, usd,
+};
 use bursar_testing::{Fault, Paywall, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+const SEPOLIA: Network = Network::from_chain_id(84_532);
 /// What the child says when it has come to where it is to be killed.
 const THERE: &str = "the step is reached";
 /// How many purchases the limit has room for, of how many that are wanted.
@@ -88,6 +96,20 @@ impl Signer for Stepping {
         self.steps.step();
         signature
     }
+
+    async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
+        self.steps.step();
+        let signature = self.wallet.sign_token_permit(permit).await;
+        self.steps.step();
+        signature
+    }
+
+    async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        self.steps.step();
+        let signature = self.wallet.sign_in(message).await;
+        self.steps.step();
+        signature
+    }
 }
 
 /// What a child is to do, by its environment.
@@ -106,6 +128,8 @@ struct Errand {
     pace: u64,
     /// Whether the purchases have ids.
     named: bool,
+    /// A node of the chain. With it, the buyer takes sponsored approvals.
+    rpc: Option<String>,
 }
 
 impl Errand {
@@ -130,6 +154,7 @@ impl Errand {
             .env("CRASH_AHEAD", self.ahead.to_string())
             .env("CRASH_PACE", self.pace.to_string())
             .env("CRASH_NAMED", u8::from(self.named).to_string())
+            .env("CRASH_RPC", self.rpc.as_deref().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -187,13 +212,23 @@ fn child() {
             steps: signing,
         };
         let limit = bursar::Usd::from_micros(room * 10_000);
-        let client = Client::builder()
+        let rpc = env::var("CRASH_RPC").unwrap();
+        let client = match rpc.as_str() {
+            "" => Client::builder(),
+            rpc => {
+                let chain = ChainReader::new().endpoint(SEPOLIA, rpc).unwrap();
+                Client::builder().chain(chain)
+            }
+        };
+        let client = client
             .signer(signer)
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
                     .schemes(Scheme::ALL)
                     .transfer_methods(TransferMethod::ALL)
+                    .gas_sponsoring(true)
+                    .sign_in(SignIn::Known)
                     .unlimited()
                     .loop_guard(Duration::from_secs(60), u32::MAX)
                     .circuit_breaker(Duration::from_secs(60), u32::MAX)
@@ -285,25 +320,110 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
     purchases
 }
 
+/// A seller, and how much the wallet has approved before.
+struct Shop {
+    sells: fn() -> Route,
+    allowance: u64,
+    /// Whether the buyer reads the chain.
+    reads_chain: bool,
+    /// The number of settlements after all buyers.
+    settles: usize,
+}
+
+impl Shop {
+    const fn new(sells: fn() -> Route) -> Self {
+        Self {
+            sells,
+            allowance: 1_000_000,
+            reads_chain: false,
+            settles: ROOM,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step() {
     // Two purchases and the begin of a third have at least so many steps.
-    kill_at_steps(0..48, |_| report()).await;
+    kill_at_steps(0..48, &Shop::new(report), |_, _| {}).await;
 }
 
-/// A permit that was held and not signed lapses, and one that was signed is presented again, whichever of both methods the
-/// seller offers by then.
+/// A permit that was held and not signed lapses, and one that was signed is presented again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step_of_a_permit() {
     // The first purchase and the begin of the second.
-    kill_at_steps(0..24, |step| match step % 2 {
-        0 => report().permit2(),
-        _ => report().upto(),
+    kill_at_steps(0..24, &Shop::new(|| report().permit2()), |_, _| {}).await;
+}
+
+/// Also between the settlement of a charge below the ceiling and its record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_charge_below_the_ceiling() {
+    let shop = Shop::new(|| report().upto().charge(usd!("0.004")));
+    kill_at_steps(0..24, &shop, |seller, purchases| {
+        for settlement in seller.settlements() {
+            assert_eq!(settlement.authorization.value, U256::from(4_000));
+        }
+        let settled = purchases
+            .iter()
+            .filter(|entry| entry.state == State::Settled);
+        for entry in settled {
+            assert_eq!(entry.payment_method, Some(PaymentMethod::Upto));
+            assert_eq!(entry.claimed_charge, Some(U256::from(4_000)));
+            assert_eq!(entry.counted(), U256::from(10_000), "the ceiling counts");
+        }
     })
     .await;
 }
 
-async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> Route) {
+/// Also between the signature of an approval, that of its payment, and their record. An approval that was signed and not
+/// recorded has not left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_sponsored_approval() {
+    let shop = Shop {
+        allowance: 0,
+        reads_chain: true,
+        ..Shop::new(|| report().permit2().sponsors_permits())
+    };
+    kill_at_steps(0..28, &shop, |seller, _| {
+        let approvals = seller.approvals();
+        assert_eq!(approvals.len(), seller.settlements().len());
+        for approval in approvals {
+            assert_eq!(approval.amount, U256::from(10_000), "exactly one payment");
+        }
+    })
+    .await;
+}
+
+/// The first purchase is paid, and every other one enters with a sign-in, whenever a buyer is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_sign_in() {
+    let shop = Shop {
+        settles: 1,
+        ..Shop::new(|| report().sign_in())
+    };
+    // A purchase, and the sign-ins after it.
+    kill_at_steps(0..28, &shop, |seller, purchases| {
+        let settled = purchases
+            .iter()
+            .filter(|entry| entry.state == State::Settled);
+        assert_eq!(settled.count(), 1);
+        let mut nonces = BTreeSet::new();
+        for sign_in in seller.sign_ins() {
+            assert!(sign_in.accepted, "a sign-in before the purchase");
+            assert!(nonces.insert(sign_in.nonce), "a challenge has one answer");
+        }
+        let both = |request: &bursar_testing::ReceivedRequest| {
+            request.payment.is_some() && request.header("sign-in-with-x").is_some()
+        };
+        assert!(!seller.requests().iter().any(both));
+    })
+    .await;
+}
+
+async fn kill_at_steps(
+    steps: std::ops::Range<usize>,
+    shop: &Shop,
+    inspect: fn(&Paywall, &[Purchase]),
+) {
     let wanted = steps.len();
     let mut kills: usize = 0;
     for step in steps {
@@ -312,11 +432,12 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
         let ledger = directory.path().join("books.db");
         let payer = LocalSigner::from_hex(&KEY.to_owned().into()).unwrap();
         let seller = Paywall::builder()
-            .route(sells(step))
-            .allowance(payer.address(), 1_000_000)
+            .route((shop.sells)())
+            .allowance(payer.address(), shop.allowance)
             .start()
             .await
             .unwrap();
+        let node = seller.node(SEPOLIA).await.unwrap();
         let errand = Errand {
             url: seller.url("/report").to_string(),
             ledger: ledger.to_str().unwrap().to_owned(),
@@ -326,6 +447,7 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
             ahead: 0,
             pace: 1,
             named: true,
+            rpc: shop.reads_chain.then(|| node.url().to_string()),
         };
         kills = kills.saturating_add(usize::from(run(&errand).await));
         check(&seller, &ledger, ROOM, &about).await;
@@ -342,17 +464,62 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
         let purchases = check(&seller, &ledger, ROOM, &about).await;
         assert_eq!(
             seller.settlements().len(),
-            ROOM,
+            shop.settles,
             "{about}: nothing is stuck"
         );
-        assert!(
-            purchases
-                .iter()
-                .all(|entry| matches!(entry.state, State::Settled | State::Voided)),
-            "{about}: {purchases:?}"
-        );
+        let later = SystemClock.now().after(Duration::from_secs(90));
+        let is_done = |entry: &Purchase| match entry.state {
+            State::Settled | State::Voided => true,
+            // Where a sign-in replaces the purchase, nobody reserves again, and the hold lapses without a write.
+            State::Reserved => shop.settles < ROOM && !entry.counts(later),
+            _ => false,
+        };
+        assert!(purchases.iter().all(is_done), "{about}: {purchases:?}");
+        inspect(&seller, &purchases);
     }
     assert_eq!(kills, wanted, "a child comes to every step");
+}
+
+/// A buyer that loses its ledger in the crash is a broken one: the check has to see that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_check_catches_a_buyer_that_loses_its_ledger() {
+    let kinds: [fn() -> Route; 3] = [report, || report().permit2(), || report().upto()];
+    for sells in kinds {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = directory.path().join("books.db");
+        let payer = LocalSigner::from_hex(&KEY.to_owned().into()).unwrap();
+        let seller = Paywall::builder()
+            .route(sells().fault(Fault::HangAfterSettle))
+            .allowance(payer.address(), 1_000_000)
+            .start()
+            .await
+            .unwrap();
+        let errand = Errand {
+            url: seller.url("/report").to_string(),
+            ledger: ledger.to_str().unwrap().to_owned(),
+            ids: 0..1,
+            room: 1,
+            at: None,
+            ahead: 0,
+            pace: 1,
+            named: false,
+            rpc: None,
+        };
+        let mut child = errand.spawn();
+        seller.wait_for_settlements(1).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for file in std::fs::read_dir(directory.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        seller.clear_faults();
+        run(&errand).await;
+        let checked = tokio::spawn(async move {
+            check(&seller, &ledger, 1, "a lost ledger").await;
+        });
+        let caught = checked.await.unwrap_err();
+        assert!(caught.is_panic(), "2 settled, room for 1");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -373,6 +540,7 @@ async fn killed_while_the_seller_answers() {
         ahead: 0,
         pace: 1,
         named: true,
+        rpc: None,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -411,6 +579,7 @@ async fn killed_while_the_seller_answers_and_restarted_at_once_without_an_id() {
         ahead: 0,
         pace: 1,
         named: false,
+        rpc: None,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -453,6 +622,7 @@ async fn killed_at_random() {
         ahead: 0,
         pace: 1,
         named: true,
+        rpc: None,
     };
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
     for number in 0..runs {

@@ -1238,6 +1238,17 @@ fn other_values_are_checked() {
 }
 
 #[test]
+fn the_fuzzer_starts_from_every_key_of_a_policy() {
+    let seed = include_str!("../fuzz/seeds/policy/example.toml");
+    assert_eq!(
+        seed, SAMPLE,
+        "copy examples/policy.toml to fuzz/seeds/policy/example.toml"
+    );
+    let longest = "longest=16384";
+    assert!(include_str!("../fuzz/run").contains(longest) && seed.len() < 16_384);
+}
+
+#[test]
 fn an_effective_policy_is_the_same_policy_with_its_defaults() {
     let example = include_str!("../examples/policy.toml");
     let minimal = "version = 1\nnetworks = [\"base\"]";

@@ -480,3 +480,72 @@ async fn an_approval_without_a_limit_and_one_with_high_fees_need_a_word() {
     let allowance = harness.paywall.allowance_of(usdc, payer);
     assert_eq!(allowance, bursar::primitives::U256::MAX);
 }
+
+/// Starts `bursar wallet approve --send` for 5 USDC.
+fn approving(harness: &CliHarness, rpc: &str) -> std::process::Child {
+    let args = [
+        "wallet",
+        "approve",
+        "--network",
+        "base-sepolia",
+        "--amount",
+        "5",
+        "--rpc",
+        rpc,
+        "--send",
+    ];
+    let mut command = harness.command(&args);
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_that_was_killed_on_its_way_is_sent_again_without_harm() {
+    let harness = CliHarness::new(report()).await;
+    let (node, rpc) = rpc(&harness).await;
+    let five = bursar::primitives::U256::from(5_000_000);
+
+    // Killed before it is sent: the node does not answer.
+    node.fault(bursar_testing::NodeFault::Hangs);
+    let mut child = approving(&harness, &rpc);
+    while node.calls() == 0 {
+        tokio::task::yield_now().await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(harness.paywall.approvals().is_empty());
+
+    // Killed while it waits for the receipt.
+    node.fault(bursar_testing::NodeFault::NoReceipts);
+    let mut child = approving(&harness, &rpc);
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let said = tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufRead::lines(stderr).map_while(Result::ok);
+        lines.find(|line| line.contains("sent 0x"))
+    });
+    assert!(said.await.unwrap().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(harness.paywall.approvals().len(), 1);
+
+    // The second one has the next nonce and the same amount, which it sets and does not add.
+    node.clear_faults();
+    let again = tokio::task::spawn_blocking({
+        let child = approving(&harness, &rpc);
+        move || child.wait_with_output().unwrap()
+    });
+    assert_eq!(again.await.unwrap().status.code(), Some(0));
+    let approvals = harness.paywall.approvals();
+    assert_eq!(approvals.len(), 2);
+    assert_ne!(approvals[0].transaction, approvals[1].transaction);
+    assert!(approvals.iter().all(|approval| approval.amount == five));
+    let network = bursar::Network::from_chain_id(84_532);
+    let usdc = bursar::money::AssetRegistry::stablecoins()
+        .find_symbol(network, "USDC")
+        .unwrap();
+    let allowance = harness.paywall.allowance_of(usdc, PAYER.parse().unwrap());
+    assert_eq!(allowance, five);
+    assert_eq!(harness.settled(), 0);
+}

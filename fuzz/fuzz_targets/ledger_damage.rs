@@ -14,6 +14,7 @@ use arbitrary::Arbitrary;
 use bursar::fuzzing::{self, Answer, Change, PAYER, Wish};
 use bursar::ledger::{Filter, LedgerError, PurchaseKey};
 use bursar::policy::Scope;
+use bursar::x402::PaymentMethod;
 use bursar::{Ledger, PurchaseId, Timestamp};
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
@@ -143,6 +144,7 @@ fn wish(id: u8, micros: u64, scope: Scope) -> Wish {
     Wish {
         id: id_of(id),
         micros,
+        method: PaymentMethod::ALL[usize::from(id) % PaymentMethod::ALL.len()],
         scope,
         lifetime: LIMIT,
         changed: false,
@@ -270,7 +272,14 @@ async fn keep(path: &Path) -> Result<(), LedgerError> {
             .await?;
         }
         match id % 4 {
-            1 => record(Change::Settled([id; 32])).await?,
+            1 => {
+                let (transaction, charged) = ([id; 32], Some(100));
+                record(Change::Settled {
+                    transaction,
+                    charged,
+                })
+                .await?;
+            }
             2 => record(Change::Rejected).await?,
             _ => {}
         }

@@ -1,5 +1,6 @@
-//! Reserve, record and wait in any order: a lifetime limit is never exceeded, by a counter that
-//! knows nothing of the ledger's states, and a denial is never without cause.
+//! Reserve, record, prove and wait in any order: a lifetime limit is never exceeded, by a counter that
+//! knows nothing of the ledger's states, and a denial is never without cause. A purchase that was signed by EIP-3009 is never
+//! signed for Permit2, nor the other way round.
 
 #![no_main]
 
@@ -10,6 +11,7 @@ use arbitrary::Arbitrary;
 use bursar::fuzzing::{self, Answer, Change, LEASE, Wish};
 use bursar::ledger::Filter;
 use bursar::policy::Scope;
+use bursar::x402::PaymentMethod;
 use bursar::{Ledger, PurchaseId, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,14 +19,40 @@ const LIMIT: u64 = 1000;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Reserve { id: u8, micros: u16, changed: bool },
-    Sign { id: u8, valid_for: u16 },
-    Settle { id: u8 },
-    Reject { id: u8 },
-    Lose { id: u8 },
-    Doubt { id: u8, valid_for: u16 },
-    Free { id: u8 },
-    Wait { secs: u8 },
+    Reserve {
+        id: u8,
+        micros: u16,
+        changed: bool,
+        method: u8,
+    },
+    Sign {
+        id: u8,
+        valid_for: u16,
+    },
+    Settle {
+        id: u8,
+        charged: Option<u16>,
+    },
+    Prove {
+        id: u8,
+        charged: Option<u16>,
+    },
+    Reject {
+        id: u8,
+    },
+    Lose {
+        id: u8,
+    },
+    Doubt {
+        id: u8,
+        valid_for: u16,
+    },
+    Free {
+        id: u8,
+    },
+    Wait {
+        secs: u8,
+    },
 }
 
 /// What a purchase costs at most: until its lease lapses, or for ever.
@@ -33,6 +61,9 @@ struct Cost {
     micros: u64,
     until: Timestamp,
     signed: u64,
+    method: PaymentMethod,
+    /// The charge that the chain proved.
+    proved: Option<u64>,
 }
 
 impl Cost {
@@ -67,9 +98,12 @@ async fn drive(ledger: &Ledger, steps: &[Step]) {
             id,
             micros,
             changed,
+            method,
         } = *step
         {
-            reserve(ledger, &mut costs, (id % 16, micros.into(), changed), now).await;
+            let method = PaymentMethod::ALL[usize::from(method % 3)];
+            let wish = (id % 16, micros.into(), changed, method);
+            reserve(ledger, &mut costs, wish, now).await;
         } else {
             record(ledger, &mut costs, step, now).await;
         }
@@ -93,7 +127,7 @@ fn id_of(id: u8) -> PurchaseId {
 async fn reserve(
     ledger: &Ledger,
     costs: &mut BTreeMap<u8, Cost>,
-    (id, micros, changed): (u8, u64, bool),
+    (id, micros, changed, method): (u8, u64, bool, PaymentMethod),
     now: Timestamp,
 ) {
     let others: u64 = costs
@@ -104,13 +138,19 @@ async fn reserve(
     let wish = Wish {
         id: id_of(id),
         micros,
+        method,
         scope: Scope::Global,
         lifetime: LIMIT,
         changed,
         now,
     };
+    let by_permit2 = |method| method != PaymentMethod::Eip3009;
+    let is_of_other_kind = costs
+        .get(&id)
+        .is_some_and(|cost| cost.signed > 0 && by_permit2(cost.method) != by_permit2(method));
     match fuzzing::reserve(ledger, wish).await.expect("a ledger") {
         Answer::Held(_) => {
+            assert!(!is_of_other_kind, "both kinds could settle");
             // New terms of what was signed: the books hold the larger from now on.
             let signed = costs.get(&id).map_or(0, |cost| cost.signed);
             let signed = if signed > 0 { signed.max(micros) } else { 0 };
@@ -120,6 +160,8 @@ async fn reserve(
                     micros,
                     until: now.after(LEASE),
                     signed,
+                    method,
+                    proved: None,
                 },
             );
         }
@@ -129,6 +171,7 @@ async fn reserve(
             "nothing was signed"
         ),
         Answer::InFlight => assert!(costs[&id].until > now, "the lease has lapsed"),
+        Answer::OtherMethod => assert!(is_of_other_kind || costs[&id].micros == 0),
         Answer::Mismatch => panic!("the id belongs to the request"),
     }
 }
@@ -147,12 +190,35 @@ async fn record(ledger: &Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Step, no
                 },
             )
         }
-        Step::Settle { id } => (id, Change::Settled([7; 32])),
+        Step::Settle { id, charged } => {
+            let (transaction, charged) = ([7; 32], charged.map(u64::from));
+            (
+                id,
+                Change::Settled {
+                    transaction,
+                    charged,
+                },
+            )
+        }
+        Step::Prove { id, charged } => {
+            // The chain does not contradict itself.
+            let earlier = costs.get(&(id % 16)).and_then(|cost| cost.proved);
+            let charged = earlier.or(charged.map(u64::from));
+            (id, Change::Proved { charged })
+        }
         Step::Reject { id } => (id, Change::Rejected),
         Step::Lose { id } => (id, Change::Unresolved),
         Step::Doubt { id, valid_for } => {
             let valid_before = now.secs() + u64::from(valid_for);
-            (id, Change::SignerTimedOut { valid_before })
+            let cost = costs.get(&(id % 16));
+            let method = cost.map_or(PaymentMethod::Eip3009, |cost| cost.method);
+            (
+                id,
+                Change::SignerTimedOut {
+                    method,
+                    valid_before,
+                },
+            )
         }
         Step::Free { id } => (id, Change::Voided { lease: lease(id) }),
         Step::Reserve { .. } | Step::Wait { .. } => return,
@@ -170,6 +236,14 @@ async fn record(ledger: &Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Step, no
             cost.signed = cost.signed.max(cost.micros)
         }
         Change::Voided { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
+        // A proof of the charge is all that lowers a cost. It says nothing above the ceiling.
+        Change::Proved {
+            charged: Some(charged),
+        } => {
+            let charged = charged.min(cost.signed);
+            (cost.micros, cost.signed) = (charged, charged);
+            cost.proved = Some(charged);
+        }
         _ => {}
     }
     if matches!(change, Change::Voided { .. }) {

@@ -4,7 +4,7 @@
 
 use bursar::fuzzing;
 use bursar::money::AssetRegistry;
-use bursar::x402::{Flow, Offer, PaymentRequired, Quote};
+use bursar::x402::{Flow, Offer, PaymentRequired, Quote, Scheme};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -28,6 +28,17 @@ fuzz_target!(|data: &[u8]| {
             Ok(quote) => agrees(quote, offer),
             Err(reason) => assert!(!fuzzing::has_long_hex(&reason.to_string()), "{reason}"),
         }
+    }
+    // Sellers can sign their offers. Nothing but a signature of the payee is verified; that text says so.
+    let url = "https://api.example.com/premium-data"
+        .parse()
+        .expect("a URL");
+    for shown in fuzzing::offer_signatures(&required, &url) {
+        assert!(!fuzzing::has_long_hex(&shown), "{shown}");
+        assert!(
+            shown.len() < 2_000 && !shown.contains(char::is_control),
+            "{shown:?}"
+        );
     }
 });
 
@@ -62,7 +73,7 @@ fn agrees(quote: &Quote, offer: &Offer) {
     let same = |address: bursar::Address| {
         move |written: &str| written.eq_ignore_ascii_case(&address.to_string())
     };
-    assert!(all("scheme", &|text| text == "exact"));
+    assert!(all("scheme", &|text| text == quote.scheme().name()));
     assert!(all("network", &|text| text.parse().ok()
         == Some(quote.network())));
     assert!(all("payto", &same(quote.pay_to())));
@@ -74,11 +85,20 @@ fn agrees(quote: &Quote, offer: &Offer) {
     let known = AssetRegistry::stablecoins().find(quote.network(), quote.asset().address());
     assert_eq!(known, Some(quote.asset()));
     assert!(quote.window().as_secs() >= 6);
-    let extra = offer.as_object().into_iter().flatten();
-    let extra = extra.filter(|(name, _)| name.eq_ignore_ascii_case("extra"));
-    let flows: Vec<String> = extra
-        .flat_map(|(_, extra)| texts(extra, "paymentflow"))
-        .collect();
+    let extra = |field: &str| -> Vec<String> {
+        let members = offer.as_object().into_iter().flatten();
+        let extra = members.filter(|(name, _)| name.eq_ignore_ascii_case("extra"));
+        extra.flat_map(|(_, extra)| texts(extra, field)).collect()
+    };
+    let methods = extra("assettransfermethod");
+    assert!(methods.iter().all(|name| name == quote.method().name()));
+    let facilitator = quote.facilitator();
+    assert_eq!(facilitator.is_some(), quote.scheme() == Scheme::Upto);
+    if let Some(facilitator) = facilitator {
+        let named = extra("facilitatoraddress");
+        assert!(!named.is_empty() && named.iter().all(|text| same(facilitator)(text)));
+    }
+    let flows = extra("paymentflow");
     let is_plain = flows.iter().all(|flow| flow == "authorization");
     assert_eq!(is_plain, quote.flow() == Flow::Authorization);
     let dollars = quote

@@ -13,6 +13,13 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check(paid: &bursar::SignedPayment, header: &[u8]) {
+    if let Some(shown) = fuzzing::receipt_signature(paid, header) {
+        assert!(!fuzzing::has_long_hex(&shown), "{shown}");
+        assert!(
+            shown.len() < 2_000 && !shown.contains(char::is_control),
+            "{shown:?}"
+        );
+    }
     let claim = SettlementResponse::from_header(header);
     let Some(transaction) = fuzzing::settles(paid, header) else {
         return;

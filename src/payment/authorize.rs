@@ -64,8 +64,10 @@ impl Payer {
     /// bursar returns a payment that was signed before, with the same bytes, in two cases: when the request has a
     /// purchase id that the ledger holds, and when an identical purchase is unresolved and no other call is
     /// presenting it. [`allow_duplicate`](PurchaseRequest::allow_duplicate) switches off the second. A call of another
-    /// process that holds such a purchase may be dead: bursar waits until it shows that it lives, or until its lease ends,
-    /// after 20 seconds at most.
+    /// process that holds such a purchase may be dead: bursar waits until it shows that it lives, or until its lease ends.
+    /// The lease of a call that presents a payment ends after 20 seconds. The lease of a call that asks the signer again for a
+    /// purchase (at changed terms, or after a signer that did not answer) ends after [`Signer::time_limit`](crate::Signer::time_limit)
+    /// and 30 seconds.
     ///
     /// # Errors
     /// bursar can sign for no offer, the policy or an approver refuses, the ledger cannot be used, the purchase id

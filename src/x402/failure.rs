@@ -65,10 +65,11 @@ const WALLET_EMPTY: [&str; 8] = [
 const NO_ALLOWANCE: [&str; 2] = ["permit2_allowance_required", "insufficient_allowance"];
 
 /// Another signature of the same wallet for the same offer would meet the same refusal.
-const PERMANENT: [&str; 23] = [
+const PERMANENT: [&str; 31] = [
     "unsupported_scheme",
     "invalid_scheme",
     "exact_evm_scheme",
+    "upto_evm_scheme",
     "invalid_network",
     "network_mismatch",
     "unsupported_network",
@@ -82,6 +83,13 @@ const PERMANENT: [&str; 23] = [
     "invalid_payment_requirements",
     "invalid_exact_evm_signature",
     "invalid_exact_evm_payload_signature",
+    "invalid_permit2_signature",
+    "invalid_permit2_spender",
+    "permit2_token_mismatch",
+    "permit2_amount_mismatch",
+    "permit2_invalid_owner",
+    "permit2_invalid_destination",
+    "permit2_proxy_not_deployed",
     "undeployed_smart_wallet",
     "recipient_mismatch",
     "blacklisted",
@@ -182,6 +190,40 @@ mod tests {
             ("", Failure::Refused),
         ];
         for (word, failure) in words {
+            assert_eq!(Failure::of(word), failure, "{word}");
+        }
+    }
+
+    /// The words of `@x402/evm` 2.27.0 for `exact` by Permit2 and for `upto`.
+    #[test]
+    fn reasons_of_facilitators_about_permits_are_sorted() {
+        let words = [
+            (Failure::WalletEmpty, "permit2_insufficient_balance"),
+            (Failure::NoAllowance, "permit2_allowance_required"),
+            (Failure::Permanent, "invalid_permit2_recipient_mismatch"),
+            (Failure::Permanent, "invalid_permit2_signature"),
+            (Failure::Permanent, "invalid_permit2_spender"),
+            (Failure::Permanent, "invalid_upto_evm_network_mismatch"),
+            (Failure::Permanent, "invalid_upto_evm_scheme"),
+            (Failure::Permanent, "permit2_amount_mismatch"),
+            (Failure::Permanent, "permit2_invalid_destination"),
+            (Failure::Permanent, "permit2_invalid_owner"),
+            (Failure::Permanent, "permit2_proxy_not_deployed"),
+            (Failure::Permanent, "permit2_token_mismatch"),
+            (
+                Failure::Refused,
+                "invalid_upto_evm_payload_settlement_exceeds_amount",
+            ),
+            (Failure::Refused, "invalid_upto_evm_transaction_failed"),
+            (Failure::Refused, "permit2_2612_amount_mismatch"),
+            (Failure::Refused, "permit2_deadline_expired"),
+            (Failure::Refused, "permit2_invalid_amount"),
+            (Failure::Refused, "permit2_invalid_nonce"),
+            (Failure::Refused, "permit2_not_yet_valid"),
+            (Failure::Refused, "permit2_payment_too_early"),
+            (Failure::Refused, "permit2_simulation_failed"),
+        ];
+        for (failure, word) in words {
             assert_eq!(Failure::of(word), failure, "{word}");
         }
     }

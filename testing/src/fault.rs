@@ -103,6 +103,9 @@ pub enum Fault {
     DeliverUnsettled,
     /// Does not settle. Delivers with a receipt for a transaction that does not exist.
     InventedReceipt,
+    /// Tries to settle one unit more than the buyer signed, which the chain refuses. Delivers with a receipt that claims this
+    /// amount, for a transaction that does not exist.
+    ChargeAboveCeiling,
     /// Does not settle. Answers 402 with a receipt of failure, without terms in version 2.
     SettlementFailure,
     /// Does not settle. Answers 402 with `settlement_pending` and the hash of a transaction that is never sent.
@@ -218,7 +221,7 @@ pub enum Forgery {
 names!(Fault:
     Terms, BreakTerms, HugeBody402, HangingBody402, HugeHeader, TermsWithStatus, StaleTerms, LongRetryAfter,
     TrackingCookie, RedirectBeforeTerms, StatusBeforeSettle, BreakBeforeSettle, SettleAfterDisconnect,
-    ApproveUnsettled, DeliverUnsettled, InventedReceipt, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
+    ApproveUnsettled, DeliverUnsettled, InventedReceipt, ChargeAboveCeiling, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
     RedirectAfterPayment, FailureReason, RefusalInTerms, Foreign402, DropAfterSettle, HangAfterSettle,
     ServerErrorAfterSettle, StatusAfterSettle,
     BrokenBodyAfterSettle, BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt,
@@ -258,6 +261,7 @@ impl Fault {
             | Self::ApproveUnsettled
             | Self::DeliverUnsettled
             | Self::InventedReceipt
+            | Self::ChargeAboveCeiling
             | Self::SettlementFailure
             | Self::PendingUnsettled
             | Self::DoublePrice

@@ -76,7 +76,7 @@
 //! | takes the money and answers with an error | [`Fault::StatusAfterSettle`] |
 //! | takes the money, and the answer is lost | [`Fault::BreakAfterSettle`], [`Fault::SettleAfterDisconnect`] |
 //! | lies in the receipt | [`Fault::ForgedReceipt`] with a [`Forgery`] |
-//! | charges or claims another amount of an `upto` payment | [`Fault::ChargeCeiling`], [`Fault::ReceiptAmount`], [`Forgery::AboveCeiling`] |
+//! | charges or claims another amount of an `upto` payment | [`Fault::ChargeCeiling`], [`Fault::ChargeAboveCeiling`], [`Fault::ReceiptAmount`], [`Forgery::AboveCeiling`] |
 //! | asks again, for another price, payee, method or facilitator | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
 //! | signs its offers and receipts with another key, for other terms, or too long ago | [`OfferSigner::fault`] with a [`SigningFault`] |
 //! | keeps the payment and settles it later | any fault, then [`Paywall::settle_presented`] |

@@ -108,6 +108,10 @@ pub(crate) fn receipts() -> Vec<Trial> {
         paid(Fault::ChargeCeiling, PRICE).in_all_versions(),
         paid(Fault::SettleTwice, PRICE).in_all_versions(),
         uncertain(Fault::ApproveUnsettled, 502),
+        claimed(Fault::ChargeAboveCeiling, 200)
+            .settled(0)
+            .delivered()
+            .in_all_versions(),
         claimed(Fault::InventedReceipt, 200)
             .settled(0)
             .delivered()

@@ -217,6 +217,21 @@ pub(crate) fn versions(route: &Route) -> &'static str {
     }
 }
 
+/// Returns the complaints about the signatures, the wire, the chain and the ledger, whatever the outcome was.
+pub(crate) fn complaints(
+    seller: &Paywall,
+    signatures: &SignatureLog,
+    purchases: &[Purchase],
+    now: u64,
+) -> String {
+    let mut complaints = Complaints {
+        about: "a buyer".to_owned(),
+        list: String::new(),
+    };
+    check_invariants(&mut complaints, seller, signatures, purchases, now);
+    complaints.list
+}
+
 /// Checks the rules that hold for every seller: what is signed, sent and could be settled.
 fn check_invariants(
     complaints: &mut Complaints,

@@ -205,6 +205,15 @@ impl Trial {
         })
     }
 
+    /// Runs the trial with sellers by this method, in version 2, and a policy that allows every method.
+    pub(crate) fn by(self, method: fn(Route) -> Route) -> Self {
+        Self {
+            versions: vec![method],
+            any_method: true,
+            ..self
+        }
+    }
+
     pub(crate) fn policy(self, policy: fn(Policy) -> Policy) -> Self {
         Self { policy, ..self }
     }

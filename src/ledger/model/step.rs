@@ -29,6 +29,7 @@ pub(super) enum Step {
         validity: u64,
         behind: u64,
     },
+    /// The signer does not answer in time. Its signature exists all the same, and the chain gets it.
     Doubt {
         id: u8,
         validity: u64,
@@ -54,14 +55,19 @@ pub(super) enum Step {
         number: usize,
         percent: u64,
     },
-    /// With the proof of the settlement and of its charge, if there is one.
+    /// With the proof of the settlement, if there is one. If it `tells` the charge, its reading is the charge or more: percents
+    /// of the rest of the ceiling.
     Prove {
         id: u8,
+        tells: bool,
+        more: u64,
     },
     /// With a proof of the chain, if there is one.
     Release {
         id: u8,
     },
+    /// Asks whether the seller knows the wallet, so that a sign-in may replace a purchase.
+    Enter,
     Wait {
         seconds: u64,
     },
@@ -86,8 +92,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => id.clone().prop_map(|id| Step::Free { id }),
         1 => Just(Step::Resume),
         4 => (0..20_usize, percent()).prop_map(|(number, percent)| Step::Cash { number, percent }),
-        2 => id.clone().prop_map(|id| Step::Prove { id }),
+        2 => (id.clone(), prop::bool::weighted(0.8), prop_oneof![Just(0), percent()])
+            .prop_map(|(id, tells, more)| Step::Prove { id, tells, more }),
         2 => id.prop_map(|id| Step::Release { id }),
+        1 => Just(Step::Enter),
         3 => (1..200_u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -118,8 +126,14 @@ pub(super) enum Bug {
     ClaimFreesRoom,
     /// Counts less than the chain says that the seller charged.
     ProofFreesTooMuch,
+    /// Believes the claimed charge when the chain proves the settlement, and not the charge.
+    ProofBelievesClaim,
     /// Signs one purchase by EIP-3009 and by Permit2.
     BothKinds,
+    /// The same, where the signer did not answer for the first one.
+    HangForgetsKind,
+    /// Takes a seller for one that knows the wallet, because an amount is held for it.
+    KnownByHold,
     /// Believes every clock: a payment is no exposure a minute after its expiry.
     BelieveClock,
 }

@@ -51,6 +51,16 @@ impl Visit<'_> {
                 let claim = Claim::invented(network, signed);
                 self.deliver(Some(&claim)).into()
             }
+            Fault::ChargeAboveCeiling => {
+                let above = signed.ceiling().saturating_add(U256::from(1));
+                let claim =
+                    Claim::invented(network, signed).of_amount(Some(above.to_string().into()));
+                // The token moves the signed amount of a transfer, whatever the seller wants. Permit2 compares.
+                if let Accepted::Now(token, signed @ Signed::Permit(_)) = accepted {
+                    drop(self.state.chain.settle(*token, signed, above, self.now));
+                }
+                self.deliver(Some(&claim)).into()
+            }
             Fault::SettlementFailure => {
                 let reason = "invalid_exact_evm_transaction_failed";
                 let claim = Claim::failure(reason, network, payer);
