@@ -9,12 +9,12 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
-use super::allowance;
 use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
 use super::resume::{note_approved, of_other_payer};
+use super::sponsor::Sponsorship;
 use super::transport::AfterSigning;
 use super::waiting::Patience;
 use super::{Payer, Payment};
@@ -179,9 +179,9 @@ impl Payer {
         };
         let sponsored = match self.missing_allowance(&facts).await {
             None => None,
-            Some(missing) => match self.sponsored(order, &facts).await {
-                None => return Ok(Attempt::Denied(allowance::denial(missing))),
-                nonce => nonce,
+            Some(missing) => match self.sponsored(order, &facts, missing).await {
+                Ok(sponsorship) => Some(sponsorship),
+                Err(denial) => return Ok(Attempt::Denied(denial)),
             },
         };
         let checks = self.inner.policy.limit_check(&facts);
@@ -343,7 +343,7 @@ impl Payer {
         quote: &Quote,
         purchase: Purchase,
         flight: Arc<Flight>,
-        (hold, sponsored): (Option<Hold>, Option<U256>),
+        (hold, sponsored): (Option<Hold>, Option<Sponsorship>),
     ) -> Result<Payment, Error> {
         let events = PurchaseEvents::new(
             &purchase,
