@@ -173,6 +173,8 @@ impl Payer {
                 let owner = permit.from();
                 let signature = signer.sign_approval(&approval, owner).await?;
                 let signed = Sponsored::transaction(owner, &approval, &signature);
+                let nonce = approval.terms().nonce;
+                tracing::info!(wallet = %owner, nonce, amount = %approval.amount(), "signed a transaction that approves Permit2, for the seller to send");
                 Some(signed.ok_or_else(|| {
                     SignerError::rejected("the signature of the approval is not one of a key pair")
                 })?)
