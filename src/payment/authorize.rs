@@ -14,7 +14,7 @@ use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
 use super::resume::{note_approved, of_other_payer};
-use super::sponsor::Sponsorship;
+use super::sponsor::{self, Sponsorship};
 use super::transport::AfterSigning;
 use super::waiting::Patience;
 use super::{Payer, Payment};
@@ -189,7 +189,8 @@ impl Payer {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let purchase = self.new_purchase(order, &facts)?;
-        if let Some(why) = self.inner.policy.ask(&facts)
+        let why = self.inner.policy.ask(&facts);
+        if let Some(why) = why.map(|why| sponsor::noted(why, sponsored.as_ref()))
             && let Some(denial) = self.approval(order, &facts, &checks, why).await?
         {
             return Ok(Attempt::Denied(Box::new(denial)));

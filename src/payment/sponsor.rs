@@ -187,6 +187,16 @@ impl Payer {
     }
 }
 
+/// Adds to the reason of a question that an approval would be signed, too.
+pub(super) fn noted(why: String, sponsorship: Option<&Sponsorship>) -> String {
+    let by = match sponsorship {
+        None => return why,
+        Some(Sponsorship::Permit(_)) => "a permit",
+        Some(Sponsorship::Transaction(_)) => "a transaction without a deadline",
+    };
+    format!("{why}; the wallet also signs an approval of Permit2 for this amount, by {by}")
+}
+
 const CONTRACT: &str =
     "the seller pays the gas of an approval, but a contract wallet cannot sign one for it";
 

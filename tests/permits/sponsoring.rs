@@ -1,6 +1,6 @@
 //! Sellers that pay the gas of an approval, by EIP-2612 or by sending a transaction of the wallet.
 
-use bursar::policy::Rule;
+use bursar::policy::{ApprovalRequest, Rule, Verdict, approve_fn};
 use bursar::primitives::U256;
 use bursar::signer::{
     Approval, PermitTransfer, Signature, SignerError, TokenPermit, TransferAuthorization,
@@ -193,11 +193,52 @@ async fn a_signer_that_refuses_the_approval_pays_nothing() {
 /// The cost of an approval on the chain of the paywall: 55,200 units of gas at 1.9 gwei.
 const COST: u128 = 104_880_000_000_000;
 
+#[tokio::test]
+async fn an_approver_is_told_that_an_approval_is_signed_with_the_payment() {
+    let both = || {
+        policy()
+            .ask_above(usd!("0.001"))
+            .gas_sponsoring(true)
+            .sponsored_transactions(COST)
+    };
+    for (route, by) in [
+        (
+            upto().sponsors_permits(),
+            "also signs an approval of Permit2 for this amount, by a permit",
+        ),
+        (
+            upto().sponsors_approvals(),
+            "also signs an approval of Permit2 for this amount, by a transaction without a deadline",
+        ),
+    ] {
+        let seller = Paywall::builder()
+            .route(route)
+            .allowance(wallet().address(), 0);
+        let seller = seller.start().await.unwrap();
+        let node = seller.node(NETWORK).await.unwrap();
+        let chain = ChainReader::new().endpoint(NETWORK, node.url().as_str());
+        let approver = approve_fn(|request: ApprovalRequest| {
+            let reason = request.to_string();
+            async { Verdict::Deny { reason } }
+        });
+        let client = builder()
+            .policy(both())
+            .chain(chain.unwrap())
+            .approver(approver);
+        let client = client.build().unwrap();
+        let error = client.get(seller.url("/report")).send().await.unwrap_err();
+        assert_eq!(error.denial().unwrap().rule, Rule::Approval);
+        assert!(error.to_string().contains(by), "{error}");
+        assert_eq!(distinct_payments(&seller), 0);
+        assert!(seller.approvals().is_empty());
+    }
+}
+
 /// Returns the `info` of the transaction in the payment of a request.
 fn transaction_info(seller: &Paywall, request: usize) -> serde_json::Value {
     let sent = seller.requests().remove(request).payment.unwrap();
-    let mut json = sent.json.unwrap();
-    json["extensions"]["erc20ApprovalGasSponsoring"]["info"].take()
+    let json = sent.json.unwrap();
+    json["extensions"]["erc20ApprovalGasSponsoring"]["info"].clone()
 }
 
 #[tokio::test]
