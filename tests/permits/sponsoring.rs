@@ -238,7 +238,8 @@ async fn an_approver_is_told_that_an_approval_is_signed_with_the_payment() {
 fn transaction_info(seller: &Paywall, request: usize) -> serde_json::Value {
     let sent = seller.requests().remove(request).payment.unwrap();
     let json = sent.json.unwrap();
-    json["extensions"]["erc20ApprovalGasSponsoring"]["info"].clone()
+    let info = json.pointer("/extensions/erc20ApprovalGasSponsoring/info");
+    info.unwrap().clone()
 }
 
 #[tokio::test]
