@@ -716,7 +716,7 @@ bazaar = |"x402.org"
             "`decimals` must be a whole number such as 6",
             "`match`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, \
              without scheme or port",
-            "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `warn_at`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`, `sign_in`, `schemes`, `transfer_methods`, `gas_sponsoring`, `require_signed_offers`",
+            "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `warn_at`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`, `sign_in`, `schemes`, `transfer_methods`, `gas_sponsoring`, `sponsored_transactions`, `require_signed_offers`",
             "`per_day`: no token of the registry is `USD@base`; did you mean `USDC@base`?",
             "[[credential]] needs one of `bearer`, `header`, `basic` and `query`",
             "`prefer`: `key first` is not \"key\", \"pay\", \"never pay\", \"never key\" or \"cheapest\"",

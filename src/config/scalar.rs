@@ -10,7 +10,7 @@ use super::error::did_you_mean;
 use super::reader::{Scalar, Unfit};
 use crate::credential::Preference;
 use crate::limit::{Period, Share, time_zone};
-use crate::money::{TransferMethod, Usd, parse_address};
+use crate::money::{TransferMethod, Usd, parse_address, parse_coins};
 use crate::policy::SignIn;
 use crate::text::excerpt;
 use crate::x402::Scheme;
@@ -32,6 +32,9 @@ pub(super) struct Zone(pub(super) String);
 
 /// A percentage.
 pub(super) struct Percent(pub(super) u32);
+
+/// An amount of the coin of a network, in wei.
+pub(super) struct Wei(pub(super) u128);
 
 /// An HTTP status.
 pub(super) struct Status(pub(super) u16);
@@ -422,6 +425,20 @@ impl Scalar for Percent {
         match percent.and_then(|percent| percent.try_into().ok()) {
             Some(percent) => Ok(Self(percent)),
             None => malformed(text, "a percentage; write one such as `20%`"),
+        }
+    }
+}
+
+impl Scalar for Wei {
+    const EXPECTED: &'static str = "an amount of the network's coin such as \"0.00002\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        match parse_coins(text) {
+            Some(wei) => Ok(Self(wei)),
+            None => malformed(
+                text,
+                "an amount of the network's coin; write whole coins with at most 18 decimals, such as `0.00002`",
+            ),
         }
     }
 }

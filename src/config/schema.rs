@@ -13,7 +13,7 @@ use url::Url;
 use super::reader::{Table, Value};
 use super::scalar::{
     AmountText, AssetText, CallNumber, DollarPeg, ForeignResource, HeaderText, Payee, Percent,
-    Size, Status, Text, Version, Zone,
+    Size, Status, Text, Version, Wei, Zone,
 };
 use crate::credential::Preference;
 use crate::money::{TransferMethod, Usd};
@@ -89,6 +89,7 @@ pub(super) struct Scope {
     pub(super) schemes: Vec<Value<Scheme>>,
     pub(super) transfer_methods: Vec<Value<TransferMethod>>,
     pub(super) gas_sponsoring: Option<Value<bool>>,
+    pub(super) sponsored_transactions: Option<Value<Wei>>,
     pub(super) require_signed_offers: Option<Value<bool>>,
 }
 

@@ -178,12 +178,20 @@ impl Denial {
         }
     }
 
-    /// Returns the denial of a payment that Permit2 could not move.
-    pub(crate) fn by_allowance(missing: MissingAllowance) -> Self {
+    /// Returns the denial of a payment that Permit2 could not move. `reason` tells why bursar signed no approval for a seller
+    /// that offers to pay its gas.
+    pub(crate) fn by_allowance(missing: MissingAllowance, reason: Option<String>) -> Self {
+        let reason = reason.map(|reason| format!("; {reason}"));
         Self {
             asked: Some(Quantity::Amount(missing.amount.clone().into())),
             missing_allowance: Some(Box::new(missing.clone())),
-            ..Self::new(Rule::Allowance, format!("{missing}; nothing was signed"))
+            ..Self::new(
+                Rule::Allowance,
+                format!(
+                    "{missing}{}; nothing was signed",
+                    reason.unwrap_or_default()
+                ),
+            )
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use alloy::primitives::{Address, B256, U256, b256, keccak256};
 
-use super::token_amount::format_units;
+use super::token_amount::{format_units, parse_units};
 use super::{Network, Usd};
 
 /// `keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")`.
@@ -240,19 +240,7 @@ impl Asset {
     /// Returns `None` if the text is not a decimal or has more decimals than the token.
     #[must_use]
     pub fn parse_units(&self, decimal: &str) -> Option<U256> {
-        let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
-        let decimals = usize::from(self.0.decimals);
-        let digits =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let fraction = fraction.trim_end_matches('0');
-        if !digits(whole)
-            || fraction.len() > decimals
-            || !(fraction.is_empty() || digits(fraction))
-            || decimal.ends_with('.')
-        {
-            return None;
-        }
-        U256::from_str_radix(&format!("{whole}{fraction:0<decimals$}"), 10).ok()
+        parse_units(decimal, self.0.decimals)
     }
 }
 

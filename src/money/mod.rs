@@ -13,5 +13,7 @@ pub(crate) use asset::{concat_words, pegged_dollars};
 pub use network::{Network, ParseNetworkError};
 pub use registry::AssetRegistry;
 pub use token_amount::TokenAmount;
-pub(crate) use token_amount::format_units;
+#[cfg(feature = "toml")]
+pub(crate) use token_amount::parse_coins;
+pub(crate) use token_amount::{format_coins, format_units};
 pub use usd::{ParseUsdError, Usd};

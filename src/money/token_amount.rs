@@ -74,6 +74,36 @@ impl fmt::Display for TokenAmount {
     }
 }
 
+/// The decimal places of the coin of every EVM network.
+const COIN_DECIMALS: u8 = 18;
+
+/// Formats wei as an exact number of whole coins.
+pub(crate) fn format_coins(wei: u128) -> String {
+    format_units(U256::from(wei), COIN_DECIMALS)
+}
+
+/// Parses an exact decimal of whole coins into wei.
+#[cfg(feature = "toml")]
+pub(crate) fn parse_coins(decimal: &str) -> Option<u128> {
+    parse_units(decimal, COIN_DECIMALS)?.try_into().ok()
+}
+
+/// Parses an exact decimal with at most `decimals` decimal places into atomic units.
+pub(super) fn parse_units(decimal: &str, decimals: u8) -> Option<U256> {
+    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
+    let decimals = usize::from(decimals);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fraction = fraction.trim_end_matches('0');
+    if !digits(whole)
+        || fraction.len() > decimals
+        || !(fraction.is_empty() || digits(fraction))
+        || decimal.ends_with('.')
+    {
+        return None;
+    }
+    U256::from_str_radix(&format!("{whole}{fraction:0<decimals$}"), 10).ok()
+}
+
 /// Formats atomic units as an exact decimal with at most `decimals` decimal places.
 pub(crate) fn format_units(units: U256, decimals: u8) -> String {
     let digits = units.to_string();

@@ -77,6 +77,6 @@ impl Payer {
 }
 
 /// Returns the denial of a payment that Permit2 could not move.
-pub(super) fn denial(missing: MissingAllowance) -> Box<Denial> {
-    Box::new(Denial::by_allowance(missing))
+pub(super) fn denial(missing: MissingAllowance, reason: Option<String>) -> Box<Denial> {
+    Box::new(Denial::by_allowance(missing, reason))
 }

@@ -9,12 +9,12 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
-use super::allowance;
 use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
 use super::resume::{note_approved, of_other_payer};
+use super::sponsor::{self, Sponsorship};
 use super::transport::AfterSigning;
 use super::waiting::Patience;
 use super::{Payer, Payment};
@@ -181,9 +181,9 @@ impl Payer {
         };
         let sponsored = match self.missing_allowance(&facts).await {
             None => None,
-            Some(missing) => match self.sponsored(order, &facts).await {
-                None => return Ok(Attempt::Denied(allowance::denial(missing))),
-                nonce => nonce,
+            Some(missing) => match self.sponsored(order, &facts, missing).await {
+                Ok(sponsorship) => Some(sponsorship),
+                Err(denial) => return Ok(Attempt::Denied(denial)),
             },
         };
         let checks = self.inner.policy.limit_check(&facts);
@@ -191,7 +191,8 @@ impl Payer {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let purchase = self.new_purchase(order, &facts)?;
-        if let Some(why) = self.inner.policy.ask(&facts)
+        let why = self.inner.policy.ask(&facts);
+        if let Some(why) = why.map(|why| sponsor::noted(why, sponsored.as_ref()))
             && let Some(denial) = self.approval(order, &facts, &checks, why).await?
         {
             return Ok(Attempt::Denied(Box::new(denial)));
@@ -345,7 +346,7 @@ impl Payer {
         quote: &Quote,
         purchase: Purchase,
         flight: Arc<Flight>,
-        (hold, sponsored): (Option<Hold>, Option<U256>),
+        (hold, sponsored): (Option<Hold>, Option<Sponsorship>),
     ) -> Result<Payment, Error> {
         let events = PurchaseEvents::new(
             &purchase,

@@ -41,7 +41,7 @@ impl TransactionTerms {
 /// A transaction that lets Permit2 move a token of the account that signs it, up to an amount.
 ///
 /// A [`Signer`](crate::Signer) signs it in [`sign_approval`](crate::Signer::sign_approval). It replaces an earlier approval.
-/// An amount of zero revokes it.
+/// An amount of zero revokes it. It has no deadline: it can be sent until the account sends another transaction with its nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
     asset: Asset,

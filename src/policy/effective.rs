@@ -13,7 +13,7 @@ use super::{
     DAY, HOUR, HostSettings, MAX_VALIDITY, MONTH, PayeeRule, Policy, ResourceRule, SignIn, named,
 };
 use crate::limit::{Amount, LimitKind, Period, Scope, ScopeKind, Selector, Share, ShortDuration};
-use crate::money::{Asset, AssetRegistry, Network};
+use crate::money::{Asset, AssetRegistry, Network, format_coins};
 
 /// A policy with all its defaults, written out.
 ///
@@ -314,6 +314,8 @@ impl Writer<'_> {
                 schemes: settings.schemes.clone().or(known.schemes),
                 transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
                 gas_sponsoring: settings.gas_sponsoring.or(known.gas_sponsoring),
+                sponsored_transactions: (settings.sponsored_transactions)
+                    .or(known.sponsored_transactions),
                 signed_offers: settings.signed_offers.or(known.signed_offers),
             }
         })
@@ -363,6 +365,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
         transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
         gas_sponsoring: settings.gas_sponsoring,
+        sponsored_transactions: settings.sponsored_transactions,
         signed_offers: settings.signed_offers.or(Some(false)),
     }
 }
@@ -418,6 +421,10 @@ fn settings(settings: &HostSettings) -> Table {
                 .map(|methods| shown_list(methods)),
         ),
         ("gas_sponsoring", settings.gas_sponsoring.map(Value::Flag)),
+        (
+            "sponsored_transactions",
+            (settings.sponsored_transactions).map(|wei| Value::Text(format_coins(wei))),
+        ),
         (
             "require_signed_offers",
             settings.signed_offers.map(Value::Flag),

@@ -138,6 +138,8 @@ struct HostSettings {
     schemes: Option<Vec<Scheme>>,
     transfer_methods: Option<Vec<TransferMethod>>,
     gas_sponsoring: Option<bool>,
+    /// The highest cost in wei.
+    sponsored_transactions: Option<u128>,
     signed_offers: Option<bool>,
 }
 

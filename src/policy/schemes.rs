@@ -68,15 +68,51 @@ macro_rules! scheme_methods {
             self.settings_mut().gas_sponsoring = Some(allowed);
             self
         }
+
+        /// Sets the highest cost, in wei, of a transaction that approves Permit2 and that bursar signs for a seller that
+        /// offers to send it (`erc20ApprovalGasSponsoring`). The default is 0: bursar signs none.
+        ///
+        /// It needs a [chain reader](crate::ClientBuilder::chain) and a signer that
+        /// [signs approvals](crate::Signer::signs_approvals). bursar signs the transaction together with a payment by Permit2
+        /// that lacks an approval, for exactly the amount of the payment, and at most one for each purchase. Where the
+        /// seller also takes an approval by EIP-2612, and the policy allows [that](Self::gas_sponsoring), bursar signs that
+        /// one instead.
+        ///
+        /// The seller's facilitator adds the coins that the wallet lacks for the gas. A wallet that has coins pays the gas
+        /// itself, up to this cost. The transaction has no deadline: until the wallet sends another one, the seller can
+        /// send it. It pays nobody, because Permit2 needs a signature of the wallet for each transfer.
+        ///
+        /// ```
+        /// use bursar::Policy;
+        /// use bursar::money::TransferMethod;
+        ///
+        /// let policy = Policy::new().allow_network("base").host_limits("api.example.com", |host| {
+        ///     host.transfer_methods([TransferMethod::Permit2])
+        ///         .sponsored_transactions(20_000_000_000_000) // 0.00002 ether
+        /// });
+        /// policy.check()?;
+        /// # Ok::<(), bursar::policy::PolicyError>(())
+        /// ```
+        #[must_use]
+        pub fn sponsored_transactions(mut self, max_wei: u128) -> Self {
+            self.settings_mut().sponsored_transactions = Some(max_wei);
+            self
+        }
     };
 }
 pub(super) use scheme_methods;
 
 impl Policy {
-    /// Returns whether bursar may sign an approval of Permit2 for this seller.
+    /// Returns whether bursar may sign an approval of Permit2 by EIP-2612 for this seller.
     pub(crate) fn sponsors_gas(&self, origin: &Origin) -> bool {
         self.setting(origin, |settings| settings.gas_sponsoring)
             .unwrap_or(false)
+    }
+
+    /// Returns the highest cost of an approval of Permit2 as a transaction for this seller, in wei. 0 allows none.
+    pub(crate) fn sponsored_cost(&self, origin: &Origin) -> u128 {
+        self.setting(origin, |settings| settings.sponsored_transactions)
+            .unwrap_or_default()
     }
 
     pub(super) fn scheme_allowed(&self, facts: &Facts<'_>) -> Refusal {

@@ -180,6 +180,10 @@ impl Signer for LocalSigner {
         Ok(self.key.sign(approval.digest()))
     }
 
+    fn signs_approvals(&self) -> bool {
+        true
+    }
+
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         Ok(self.key.sign(cancellation.digest()))
     }

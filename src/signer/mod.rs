@@ -126,10 +126,12 @@ pub trait Signer: Send + Sync + 'static {
 
     /// Signs the transaction that approves Permit2. The default returns an error, so nothing is signed.
     ///
-    /// bursar calls it only for the command `bursar wallet approve --send`.
+    /// bursar calls it for the command `bursar wallet approve --send`. For a payment, bursar calls it only if the
+    /// [policy](crate::Policy::sponsored_transactions) allows a cost and [`signs_approvals`](Self::signs_approvals) returns
+    /// `true`, just before [`sign_permit`](Self::sign_permit).
     ///
     /// # Errors
-    /// Return any [`SignerError`] if there is no signature.
+    /// As for [`sign`](Self::sign).
     fn sign_approval(
         &self,
         approval: &Approval,
@@ -140,6 +142,12 @@ pub trait Signer: Send + Sync + 'static {
                 "this signer cannot sign transactions",
             ))
         }
+    }
+
+    /// Returns whether [`sign_approval`](Self::sign_approval) can sign. The default is `false`: bursar then denies a payment
+    /// that would need such a transaction, and asks for no signature.
+    fn signs_approvals(&self) -> bool {
+        false
     }
 
     /// Signs the cancellation of a nonce of this address. The default returns an error.
@@ -286,6 +294,11 @@ trait DynSigner: Send + Sync {
         &'a self,
         permit: &'a TokenPermit,
     ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn sign_approval<'a>(
+        &'a self,
+        approval: &'a Approval,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn signs_approvals(&self) -> bool;
     fn cancel<'a>(
         &'a self,
         cancellation: &'a CancelAuthorization,
@@ -328,6 +341,17 @@ impl<S: Signer> DynSigner for S {
         permit: &'a TokenPermit,
     ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::sign_token_permit(self, permit))
+    }
+
+    fn sign_approval<'a>(
+        &'a self,
+        approval: &'a Approval,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::sign_approval(self, approval))
+    }
+
+    fn signs_approvals(&self) -> bool {
+        Signer::signs_approvals(self)
     }
 
     fn cancel<'a>(
@@ -411,6 +435,21 @@ impl AnySigner {
         Ok(check(permit.digest(), permit.owner(), &signature)?)
     }
 
+    /// Returns whether the signer signs transactions that approve Permit2.
+    pub(crate) fn signs_approvals(&self) -> bool {
+        self.signer.signs_approvals()
+    }
+
+    /// Asks for the signature of a transaction that approves Permit2 within the signer's time limit, and checks it.
+    pub(crate) async fn sign_approval(
+        &self,
+        approval: &Approval,
+        owner: Address,
+    ) -> Result<Signature, SignerError> {
+        let signature = self.in_time(self.signer.sign_approval(approval)).await?;
+        Ok(check(approval.digest(), owner, &signature)?)
+    }
+
     /// Asks for the signature of a cancellation within the signer's time limit, and checks it.
     pub(crate) async fn cancel(
         &self,
@@ -483,6 +522,10 @@ impl<S: Signer> Signer for Arc<S> {
 
     async fn sign_approval(&self, approval: &Approval) -> Result<Signature, SignerError> {
         S::sign_approval(self, approval).await
+    }
+
+    fn signs_approvals(&self) -> bool {
+        S::signs_approvals(self)
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {

@@ -4,7 +4,7 @@ use super::*;
 use alloy::primitives::hex;
 
 use crate::permit2::{Approval, PermitTransfer, TokenPermit, TransactionTerms, domain_separator};
-use crate::x402::{Additions, Sponsored, offers_eip2612};
+use crate::x402::{Additions, Sponsor, Sponsored, offers_gas};
 
 /// Returns the permit that the official client signs for a quote.
 fn permit(quote: &Quote) -> PermitTransfer {
@@ -106,7 +106,7 @@ async fn the_sponsored_approval_is_the_official_one() {
     let row = &vectors["permit2_with_eip2612"];
     let terms = required(&row["paymentRequired"]);
     let permit = permit(&quote(&terms).unwrap());
-    assert!(offers_eip2612(&terms, 0));
+    assert!(offers_gas(&terms, 0, Sponsor::Permit));
     let token = TokenPermit::new(
         permit.asset().clone(),
         permit.from(),
@@ -127,7 +127,7 @@ async fn the_sponsored_approval_is_the_official_one() {
     assert_eq!(signature.to_hex(), text(official, "/signature"));
     let proof = PaymentProof::permit(&permit, &signer().sign_permit(&permit).await.unwrap());
     let added = Additions {
-        sponsored: Some(&Sponsored::new(&token, &signature)),
+        sponsored: Some(&Sponsored::permit(&token, &signature)),
         ..ADDITIONS
     };
     let json = encode_payment(&terms, 0, &proof, added).unwrap();
@@ -149,10 +149,8 @@ async fn the_approval_of_permit2_is_the_official_transaction() {
         max_fee: number("/maxFeePerGas"),
         max_priority_fee: number("/maxPriorityFeePerGas"),
     };
-    let asset = quote(&required(&row["paymentRequired"]))
-        .unwrap()
-        .asset()
-        .clone();
+    let required = required(&row["paymentRequired"]);
+    let asset = quote(&required).unwrap().asset().clone();
     assert_eq!(asset.address(), address(unsigned, "/to"));
     let approval = Approval::new(asset, U256::MAX, terms);
     assert_eq!(
@@ -163,4 +161,18 @@ async fn the_approval_of_permit2_is_the_official_transaction() {
     let raw = approval.signed(&signature).unwrap();
     let info = "/paymentPayload/extensions/erc20ApprovalGasSponsoring/info/signedTransaction";
     assert_eq!(hex::encode_prefixed(raw), text(row, info));
+
+    // The whole payment that carries it.
+    assert!(offers_gas(&required, 0, Sponsor::Transaction));
+    assert!(!offers_gas(&required, 0, Sponsor::Permit));
+    let permit = permit(&quote(&required).unwrap());
+    let proof = PaymentProof::permit(&permit, &signer().sign_permit(&permit).await.unwrap());
+    let sponsored = Sponsored::transaction(permit.from(), &approval, &signature).unwrap();
+    let added = Additions {
+        sponsored: Some(&sponsored),
+        ..ADDITIONS
+    };
+    let json = encode_payment(&required, 0, &proof, added).unwrap();
+    let ours: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(ours, row["paymentPayload"]);
 }

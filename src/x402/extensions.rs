@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use alloy::primitives::{Address, U256, hex};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::eip3009::Signature;
-use crate::money::checksummed;
-use crate::permit2::TokenPermit;
+use crate::money::{Asset, checksummed};
+use crate::permit2::{Approval, PERMIT2, TokenPermit};
 
 /// A seller's declared extensions, and the identifier for a seller that asks for one.
 #[derive(Clone, Copy, Debug)]
@@ -26,20 +27,78 @@ pub(crate) struct Additions<'a> {
     pub(crate) sponsored: Option<&'a Sponsored>,
 }
 
-/// The signed approval of `eip2612GasSponsoring`.
-pub(crate) struct Sponsored([(&'static str, String); 7]);
+/// A signed approval of Permit2 that the seller's facilitator sends.
+pub(crate) struct Sponsored {
+    by: Sponsor,
+    fields: Vec<(&'static str, String)>,
+}
+
+/// The extensions with which a facilitator pays the gas of an approval.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sponsor {
+    /// By a permit of the token (EIP-2612).
+    Permit,
+    /// By a transaction of the wallet.
+    Transaction,
+}
+
+impl Sponsor {
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Permit => "eip2612GasSponsoring",
+            Self::Transaction => "erc20ApprovalGasSponsoring",
+        }
+    }
+
+    /// Returns whether the seller declared the extension.
+    pub(super) fn is_declared(self, declared: &RawValue) -> bool {
+        let declared: Option<Map<String, Value>> = serde_json::from_str(declared.get()).ok();
+        let extension = declared.and_then(|mut all| all.remove(self.extension()));
+        extension.is_some_and(|extension| extension.get("info").is_some_and(Value::is_object))
+    }
+}
 
 impl Sponsored {
-    pub(crate) fn new(permit: &TokenPermit, signature: &Signature) -> Self {
-        Self([
-            ("from", checksummed(permit.owner())),
-            ("asset", checksummed(permit.asset().address())),
-            ("spender", checksummed(permit.spender())),
-            ("amount", permit.value().to_string()),
+    pub(crate) fn permit(permit: &TokenPermit, signature: &Signature) -> Self {
+        let own = [
             ("nonce", permit.nonce().to_string()),
             ("deadline", permit.deadline().to_string()),
             ("signature", signature.to_hex()),
-        ])
+        ];
+        let amount = (permit.asset(), permit.value());
+        Self::new(Sponsor::Permit, permit.owner(), amount, own)
+    }
+
+    /// The approval of `owner`. Returns `None` if the signature is not one of a key pair.
+    pub(crate) fn transaction(
+        owner: Address,
+        approval: &Approval,
+        signature: &Signature,
+    ) -> Option<Self> {
+        let signed = hex::encode_prefixed(approval.signed(signature)?);
+        let amount = approval.amount();
+        let amount = (approval.asset(), amount.units());
+        let own = [("signedTransaction", signed)];
+        Some(Self::new(Sponsor::Transaction, owner, amount, own))
+    }
+
+    fn new<const N: usize>(
+        by: Sponsor,
+        owner: Address,
+        (asset, amount): (&Asset, U256),
+        own: [(&'static str, String); N],
+    ) -> Self {
+        let common = [
+            ("from", checksummed(owner)),
+            ("asset", checksummed(asset.address())),
+            ("spender", checksummed(PERMIT2)),
+            ("amount", amount.to_string()),
+            ("version", "1".to_owned()),
+        ];
+        Self {
+            by,
+            fields: common.into_iter().chain(own).collect(),
+        }
     }
 }
 
@@ -50,7 +109,6 @@ impl fmt::Debug for Sponsored {
     }
 }
 
-pub(super) const EIP2612_SPONSORING: &str = "eip2612GasSponsoring";
 const PAYMENT_IDENTIFIER: &str = "payment-identifier";
 
 /// Repeats the declared extensions byte for byte, except where bursar adds the identifier. A server
@@ -71,10 +129,8 @@ impl Extensions<'_> {
         let identifier = [("id", self.added.identifier.to_owned())];
         let identified = add(&mut all, PAYMENT_IDENTIFIER, &identifier).is_some();
         let sponsored = self.added.sponsored;
-        let sponsored = sponsored.and_then(|Sponsored(fields)| {
-            add(&mut all, EIP2612_SPONSORING, fields)?;
-            add(&mut all, EIP2612_SPONSORING, &[("version", "1".to_owned())])
-        });
+        let sponsored =
+            sponsored.and_then(|approval| add(&mut all, approval.by.extension(), &approval.fields));
         (identified || sponsored.is_some()).then_some(all)
     }
 }

@@ -20,12 +20,12 @@ mod words;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
-pub(crate) use extensions::{Additions, Sponsored};
+pub(crate) use extensions::{Additions, Sponsor, Sponsored};
 pub(crate) use failure::Failure;
 pub use offer::Offer;
 pub(crate) use offer::Terms;
 pub(crate) use payload::{
-    PaymentProof, decode_authorization, encode_payment, offers_eip2612, version_1_header,
+    PaymentProof, decode_authorization, encode_payment, offers_gas, version_1_header,
 };
 pub(crate) use quote::By;
 pub use quote::{Flow, Quote};

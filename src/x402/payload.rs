@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::extensions::EIP2612_SPONSORING;
+use super::extensions::Sponsor;
 use super::members::Members;
 use super::required::LONGEST_DESCRIPTION;
 use super::{Additions, By, Carrier, Extensions, Offer, PaymentRequired, Version, codec};
@@ -282,15 +282,11 @@ pub(super) fn repeated<'a>(required: &'a PaymentRequired, offer: &Offer) -> Repe
     repeated
 }
 
-/// Returns whether the seller's facilitator takes an approval by EIP-2612, and a payment repeats that extension.
-pub(crate) fn offers_eip2612(required: &PaymentRequired, offer: usize) -> bool {
+/// Returns whether the seller's facilitator pays the gas of such an approval, and a payment repeats that extension.
+pub(crate) fn offers_gas(required: &PaymentRequired, offer: usize, by: Sponsor) -> bool {
     let offer = required.offers().get(offer);
     let extensions = offer.and_then(|offer| repeated(required, offer).extensions);
-    extensions.is_some_and(|declared| {
-        let declared: Option<Map<String, Value>> = serde_json::from_str(declared.get()).ok();
-        let extension = declared.and_then(|mut all| all.remove(EIP2612_SPONSORING));
-        extension.is_some_and(|extension| extension.get("info").is_some_and(Value::is_object))
-    })
+    extensions.is_some_and(|declared| by.is_declared(declared))
 }
 
 fn version_1(

@@ -12,7 +12,7 @@ use bursar::{
 use bursar_tests::paywall::purchases;
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{World, reader};
 use crate::{BalanceBefore, Buyer};
 
 /// The official servers with routes that are paid through Permit2.
@@ -225,5 +225,157 @@ async fn a_policy_that_names_no_scheme_signs_no_permit_for_an_official_server() 
         let receipt = response.receipt().unwrap();
         assert_eq!(receipt.payment().method, PaymentMethod::Eip3009);
         balance.decreased_by(10_000).await;
+    }
+}
+
+/// Returns the allowance of Permit2 for a wallet.
+async fn allowance(world: &World, owner: Address) -> U256 {
+    let words = [owner, PERMIT2].map(|address| address.into_word().to_string());
+    let data = format!("0xdd62ed3e{}", words.concat().replace("0x", ""));
+    let call = json!([{ "to": world.usdc.to_string(), "data": data }, "latest"]);
+    let result = world.rpc("eth_call", call).await;
+    result.as_str().unwrap().parse().unwrap()
+}
+
+/// Returns the number of transactions that a wallet has sent.
+async fn transactions(world: &World, owner: Address) -> U256 {
+    let account = json!([owner.to_string(), "latest"]);
+    let count = world.rpc("eth_getTransactionCount", account).await;
+    count.as_str().unwrap().parse().unwrap()
+}
+
+/// Returns a new buyer with ten cents, no gas and no approval, whose client reads the chain.
+async fn buyer_without_approval(world: &World, policy: fn(Policy) -> Policy) -> Buyer {
+    let signer = LocalSigner::random().unwrap();
+    let address = signer.address();
+    let money = json!([address.to_string(), world.usdc.to_string(), "0x186a0"]);
+    world.rpc("anvil_dealERC20", money).await;
+    let methods = Policy::new()
+        .allow_network("base-sepolia")
+        .schemes(Scheme::ALL)
+        .transfer_methods([TransferMethod::Permit2]);
+    let client = Client::builder()
+        .signer(signer)
+        .policy(policy(methods))
+        .ledger(Ledger::memory())
+        .chain(reader(world))
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    Buyer { client, address }
+}
+
+/// 0.01 ether: the local chain begins with a high base fee.
+const HIGHEST_COST: u128 = 10_000_000_000_000_000;
+
+#[tokio::test]
+#[ignore = "run it with tests/interop/run"]
+async fn official_servers_pay_the_gas_of_an_approval_that_the_policy_allows() {
+    let world = World::load();
+    for name in SELLERS {
+        let seller = &world.sellers[name];
+        // The route, the signed amount, the amount that moves, and the transactions of the wallet.
+        for (path, signed, charged, sent) in [
+            ("/permit2-sponsored", 10_000, 10_000, 0),
+            ("/upto-sponsored", 50_000, 20_000, 0),
+            ("/upto-sponsored?charge=50000", 50_000, 50_000, 0),
+            ("/permit2-approved", 10_000, 10_000, 1),
+            ("/upto-approved", 50_000, 20_000, 1),
+            ("/upto-approved?charge=1", 50_000, 1, 1),
+        ] {
+            println!("{name} {path}");
+            let policy: fn(Policy) -> Policy = match sent {
+                0 => |policy| policy.gas_sponsoring(true),
+                _ => |policy| policy.sponsored_transactions(HIGHEST_COST),
+            };
+            let Buyer { client, address } = buyer_without_approval(&world, policy).await;
+            let balance = BalanceBefore::of(&world, address).await;
+            assert_eq!(allowance(&world, address).await, U256::ZERO);
+
+            let response = client
+                .get(format!("{}{path}", seller.url))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(
+                (response.status().as_u16(), response.payment_status()),
+                (200, PaymentStatus::Paid)
+            );
+            let receipt = response.receipt().unwrap();
+            assert_eq!(receipt.amount().units(), U256::from(signed));
+            assert_eq!(receipt.charged().unwrap().units(), U256::from(charged));
+            assert_eq!(
+                world.transfers(receipt.transaction()).await,
+                [(address, seller.pay_to, U256::from(charged))]
+            );
+            balance.decreased_by(charged).await;
+            // Exactly the signed amount was approved, and the charge used it.
+            let left = U256::from(signed - charged);
+            assert_eq!(allowance(&world, address).await, left);
+            assert_eq!(transactions(&world, address).await, U256::from(sent));
+
+            let purchases = purchases(&client).await;
+            assert_eq!(purchases.len(), 1, "{purchases:?}");
+            assert_eq!(purchases[0].state, State::Settled);
+            assert_eq!(purchases[0].value, U256::from(signed));
+            let upto = path.starts_with("/upto");
+            let claimed = upto.then(|| U256::from(charged));
+            assert_eq!(purchases[0].claimed_charge, claimed);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "run it with tests/interop/run"]
+async fn no_approval_is_signed_for_an_official_server_that_the_policy_does_not_name() {
+    let world = World::load();
+    let seller = &world.sellers["hono"];
+    let neither: fn(Policy) -> Policy = |policy| policy;
+    let permits: fn(Policy) -> Policy = |policy| policy.gas_sponsoring(true);
+    let transactions_only: fn(Policy) -> Policy =
+        |policy| policy.sponsored_transactions(HIGHEST_COST);
+    // One wei is no gas.
+    let too_cheap: fn(Policy) -> Policy = |policy| policy.sponsored_transactions(1);
+    for (policy, path, advice) in [
+        (
+            neither,
+            "/permit2-sponsored",
+            "write `gas_sponsoring = true`",
+        ),
+        (
+            transactions_only,
+            "/upto-sponsored",
+            "write `gas_sponsoring = true`",
+        ),
+        (
+            neither,
+            "/upto-approved",
+            "write `sponsored_transactions = ",
+        ),
+        (
+            permits,
+            "/permit2-approved",
+            "write `sponsored_transactions = ",
+        ),
+        (
+            too_cheap,
+            "/permit2-approved",
+            "`sponsored_transactions` allows 0.000000000000000001",
+        ),
+    ] {
+        let Buyer { client, address } = buyer_without_approval(&world, policy).await;
+        let balance = BalanceBefore::of(&world, address).await;
+        let url = format!("{}{path}", seller.url);
+        let error = client.get(url).send().await.unwrap_err();
+        assert_eq!(
+            (error.payment_status(), error.denial().unwrap().rule),
+            (PaymentStatus::NotPaid, Rule::Allowance),
+            "{error}"
+        );
+        assert!(error.to_string().contains(advice), "{error}");
+        assert_eq!(error.missing_allowance().unwrap().owner, address);
+        balance.decreased_by(0).await;
+        assert_eq!(allowance(&world, address).await, U256::ZERO);
+        assert!(purchases(&client).await.is_empty());
     }
 }

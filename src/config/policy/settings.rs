@@ -1,7 +1,7 @@
 //! The settings of a scope that are not limits.
 
 use super::super::reader::Value;
-use super::super::scalar::{ForeignResource, Payee, Percent};
+use super::super::scalar::{ForeignResource, Payee, Percent, Wei};
 use super::super::schema;
 use super::{Builder, content, contents, place, tables};
 use crate::policy::{HostRules, PolicyError, SHORTEST_VALIDITY};
@@ -29,6 +29,10 @@ impl Builder<'_> {
                 scope.transfer_methods.first().map(|one| one.at),
             ),
             ("gas_sponsoring", place(scope.gas_sponsoring.as_ref())),
+            (
+                "sponsored_transactions",
+                place(scope.sponsored_transactions.as_ref()),
+            ),
             (
                 "require_signed_offers",
                 place(scope.require_signed_offers.as_ref()),
@@ -90,6 +94,9 @@ impl Builder<'_> {
         }
         if let Some(allowed) = content(scope.gas_sponsoring.as_ref()) {
             rules = rules.gas_sponsoring(*allowed);
+        }
+        if let Some(Wei(cost)) = content(scope.sponsored_transactions.as_ref()) {
+            rules = rules.sponsored_transactions(*cost);
         }
         rules = match content(scope.require_signed_offers.as_ref()) {
             Some(true) => rules.require_signed_offers(),
