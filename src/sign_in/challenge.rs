@@ -49,7 +49,9 @@ pub(crate) enum Refusal {
     Long,
     #[error("the seller repeats a challenge that was answered before")]
     Repeated,
-    #[error("this process has answered too many challenges within the last hour")]
+    #[error(
+        "this process has answered too many challenges of this seller, or of all, within the last hour"
+    )]
     TooMany,
 }
 
