@@ -30,7 +30,7 @@ async fn node(sent: impl Fn(&[u8]) -> Value + Send + Sync + 'static) -> StubNode
 
 #[tokio::test]
 async fn an_endpoint_that_names_the_transaction_of_somebody_else_did_not_send_the_approval() {
-    let wallet = wallet();
+    let (wallet, token) = (wallet(), usdc("base"));
     let honest = node(|raw| json!(keccak256(raw).to_string())).await;
     for other in [
         json!(B256::repeat_byte(9).to_string()),
@@ -41,7 +41,7 @@ async fn an_endpoint_that_names_the_transaction_of_somebody_else_did_not_send_th
         let answer = other.clone();
         let liar = node(move |_| answer.clone()).await;
         let chain = liar.reader(BASE);
-        let approval = chain.prepare_approval(&usdc("base"), wallet.address(), U256::from(5));
+        let approval = chain.prepare_approval(&token, wallet.address(), U256::from(5));
         let approval = approval.await.unwrap();
         let signature = wallet.sign_approval(&approval).await.unwrap();
         let error = chain
