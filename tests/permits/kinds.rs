@@ -11,7 +11,7 @@ use bursar::x402::PaymentMethod;
 use bursar::{Address, Client, ErrorKind, LocalSigner, PaymentStatus, ResponseExt, Signer};
 use bursar_testing::PaymentMethod as Method;
 use bursar_testing::{FalseTerms, Fault, Paywall};
-use bursar_tests::paywall::{self, distinct_payments, purchases, report};
+use bursar_tests::paywall::{distinct_payments, purchases, report};
 use bursar_tests::signatures::wallet;
 
 use super::charges::by_all;
@@ -168,7 +168,7 @@ fn kinds(seller: &Paywall) -> BTreeSet<&'static str> {
     let payments = payments.filter_map(|request| request.payment?.json);
     payments
         .map(
-            |json| match json["payload"].get("permit2Authorization").is_some() {
+            |json| match json.pointer("/payload/permit2Authorization").is_some() {
                 true => "permit",
                 false => "transfer",
             },
@@ -200,7 +200,7 @@ async fn two_policies_at_once_sign_one_kind_for_one_purchase_id() {
             assert!(one.is_err() && other.is_err(), "every payment is refused");
         }
         assert_eq!(kinds(&seller).len(), 1);
-        assert_eq!(paywall::purchases(&permits).await.len(), 1);
+        assert_eq!(purchases(&permits).await.len(), 1);
         assert_eq!(seller.settle_presented(), 1, "the chain takes one of them");
     }
 }
