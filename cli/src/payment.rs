@@ -159,11 +159,7 @@ impl From<&SignedPayment> for Authorization {
     fn from(payment: &SignedPayment) -> Self {
         let pay_to = payment.pay_to.to_string();
         Self {
-            text: text(
-                &up_to(payment.amount.to_string(), Some(payment.method)),
-                &pay_to,
-                payment.network(),
-            ),
+            text: text(&signed_amount(payment), &pay_to, payment.network()),
             method: method(Some(payment.method)),
             tokens: Tokens {
                 units: payment.amount.units(),
@@ -288,8 +284,13 @@ pub(crate) fn method(method: Option<PaymentMethod>) -> Option<&'static str> {
         .map(PaymentMethod::name)
 }
 
+/// Returns the amount of a signed payment, and says if it is a ceiling.
+pub(crate) fn signed_amount(payment: &SignedPayment) -> String {
+    up_to(payment.amount.to_string(), Some(payment.method))
+}
+
 /// Says that the amount of an `upto` payment is a ceiling.
-fn up_to(amount: String, method: Option<PaymentMethod>) -> String {
+pub(crate) fn up_to(amount: String, method: Option<PaymentMethod>) -> String {
     match method {
         Some(PaymentMethod::Upto) => format!("up to {amount}"),
         _ => amount,

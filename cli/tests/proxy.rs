@@ -90,6 +90,22 @@ async fn a_program_gets_the_goods_and_the_payment_in_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_told_that_an_amount_is_a_ceiling_and_its_charge() {
+    let harness = CliHarness::new(report().upto().charge(usd!("0.004"))).await;
+    let rules = "[global]\nschemes = [\"exact\", \"upto\"]\ntransfer_methods = [\"permit2\"]\n";
+    let proxy = started(&harness, "", rules).await;
+    let answer = get(&proxy, "/seller/report").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(header(&answer, "bursar-amount"), "up to 0.01 USDC");
+    assert_eq!(header(&answer, "bursar-amount-usd"), "0.01");
+    assert_eq!(header(&answer, "bursar-charged"), "0.004 USDC");
+    let ordinary = CliHarness::new(report()).await;
+    let proxy = started(&ordinary, "", "").await;
+    let answer = get(&proxy, "/seller/report").await;
+    assert!(!answer.headers().contains_key("bursar-charged"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_free_answer_passes_with_its_status_and_body_and_pays_nothing() {
     let free = Route::any("/free").header("x-seller", "yes").echo();
     let missing = Route::get("/missing")

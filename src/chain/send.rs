@@ -1,6 +1,6 @@
 //! Sending an approval of Permit2. Nothing else of bursar sends a transaction.
 
-use alloy::primitives::{Address, B256, U256, hex};
+use alloy::primitives::{Address, B256, U256, hex, keccak256};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -106,8 +106,8 @@ impl ChainReader {
     /// [`has_succeeded`](Self::has_succeeded).
     ///
     /// # Errors
-    /// Returns the reason if the signature is not one of a key pair, or if no endpoint takes the transaction. After a broken
-    /// connection the transaction can be on its way all the same. Sending the same one again does no harm.
+    /// Returns the reason if the signature is not one of a key pair, or if no endpoint takes the transaction. An endpoint that
+    /// names the hash of another transaction did not take it. After a broken connection the transaction can be on its way all the same. Sending the same one again does no harm.
     pub async fn send_approval(
         &self,
         approval: &Approval,
@@ -115,6 +115,7 @@ impl ChainReader {
     ) -> Result<B256, Reason> {
         let network = approval.asset().network();
         let raw = approval.signed(signature).ok_or(Reason::NotSendable)?;
+        let own = keccak256(&raw);
         let raw = hex::encode_prefixed(raw);
         let mut first = Reason::NoEndpoint;
         for endpoint in self.of(network) {
@@ -123,11 +124,14 @@ impl ChainReader {
                 let Bytes(hash) = endpoint
                     .call("eth_sendRawTransaction", json!([raw]), self.timeout)
                     .await?;
-                B256::try_from(hash.as_slice())
-                    .map_err(|_| Reason::Endpoint(RpcError::Malformed("eth_sendRawTransaction")))
+                // An endpoint could name the transaction of somebody else, which succeeds.
+                match hash == own.as_slice() {
+                    true => Ok(()),
+                    false => Err(Reason::from(RpcError::Malformed("eth_sendRawTransaction"))),
+                }
             };
             match sent.await {
-                Ok(hash) => return Ok(hash),
+                Ok(()) => return Ok(own),
                 Err(reason) if first == Reason::NoEndpoint => first = reason,
                 Err(_) => {}
             }

@@ -573,7 +573,7 @@ pub(super) fn payment_header(headers: &http::HeaderMap) -> Option<&http::HeaderN
 /// The price, or the fact that there is one.
 fn demanded(price_check: &PriceCheck) -> String {
     match price_check.preferred() {
-        Some(quote) => format!("payment of {} is required", quote.amount()),
+        Some(quote) => format!("payment of {quote} is required"),
         None => "payment is required".to_owned(),
     }
 }

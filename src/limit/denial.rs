@@ -319,7 +319,7 @@ pub enum Rule {
     Payee,
     /// The payee differs from the first payee of this origin.
     PayeeChanged,
-    /// The payee is the zero address, the payer, the token or a precompiled contract.
+    /// The payee is the zero address, the payer, the token, a contract of Permit2 or a precompiled contract.
     PayeeImpossible,
     /// The price rose by more than the policy allows since the last purchase.
     PriceRise,

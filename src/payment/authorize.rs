@@ -35,7 +35,7 @@ use crate::text;
 use crate::x402::{self, Additions, By, PaymentProof, PaymentRequired, Version, WireError};
 use crate::x402::{PaymentMethod, Quote, SignedPayment, Sponsored, Verification};
 
-/// How long a reservation outlives the signer's own time limit before it lapses.
+/// How long a reservation outlives the signer's own time limit, once for each signature, before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// Version 1 clients date authorizations back, for chains whose clock is late.
 const V1_BACKDATE: u64 = 600;
@@ -203,7 +203,10 @@ impl Payer {
                 "the call's time was up before anything was signed",
             ));
         }
-        let lease = self.signer()?.time_limit().saturating_add(LEASE_MARGIN);
+        // A sponsored payment has two signatures, one after the other.
+        let signatures = if sponsored.is_some() { 2 } else { 1 };
+        let lease = self.signer()?.time_limit().saturating_mul(signatures);
+        let lease = lease.saturating_add(LEASE_MARGIN);
         let flight = self.inner.ledger.flight();
         let reservation = Reservation {
             purchase,

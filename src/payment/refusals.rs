@@ -2,7 +2,7 @@
 //!
 //! A wallet without tokens is refused by every seller, and each signature counts as spent until it is proved unused. An
 //! agent that goes on would use up its daily limit without paying anything. After a few such refusals in a row, bursar
-//! signs nothing more for a while. Each further refusal doubles the time; a settled payment ends it. While one seller
+//! signs nothing more for a while. So it does by Permit2 for a wallet that has not approved it. Each further refusal doubles the time; a settled payment ends it. While one seller
 //! alone says that the wallet is empty, bursar pauses for that seller only.
 
 use std::collections::HashMap;
@@ -16,10 +16,11 @@ use super::{Payer, Payment};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::ledger::{Filter, Purchase, PurchaseId, State};
-use crate::money::Network;
+use crate::money::{Network, TransferMethod};
 use crate::origin::Origin;
+use crate::permit2::MissingAllowance;
 use crate::policy::{Denial, Facts, Rule};
-use crate::x402::Failure;
+use crate::x402::{Failure, PaymentMethod};
 
 /// The refusals in a row after which bursar pauses.
 const MOST: u32 = 3;
@@ -42,6 +43,8 @@ pub(super) struct Refusals {
 enum Subject {
     /// The wallet has too little of a token.
     Token(Network, Address),
+    /// The wallet has not approved Permit2 for a token.
+    Approval(Network, Address),
     /// The seller refuses every payment like the last ones.
     Seller(Origin),
 }
@@ -72,14 +75,20 @@ impl Run {
 struct Refused<'a> {
     purchase: &'a PurchaseId,
     token: (Network, Address),
+    by_permit: bool,
     origin: &'a Origin,
 }
 
+fn is_by_permit(method: Option<PaymentMethod>) -> bool {
+    method.is_some_and(|method| method.transfer_method() == TransferMethod::Permit2)
+}
+
 impl<'a> Refused<'a> {
-    const fn stored(purchase: &'a Purchase) -> Self {
+    fn stored(purchase: &'a Purchase) -> Self {
         Self {
             purchase: &purchase.id,
             token: (purchase.network, purchase.asset),
+            by_permit: is_by_permit(purchase.payment_method),
             origin: &purchase.origin,
         }
     }
@@ -89,12 +98,17 @@ impl<'a> Refused<'a> {
         Self {
             purchase: &payment.signed.purchase,
             token: (asset.network(), asset.address()),
+            by_permit: is_by_permit(Some(payment.signed.method)),
             origin: payment.guard.events().origin(),
         }
     }
 
     fn token(&self) -> Subject {
         Subject::Token(self.token.0, self.token.1)
+    }
+
+    fn approval(&self) -> Subject {
+        Subject::Approval(self.token.0, self.token.1)
     }
 
     fn seller(&self) -> Subject {
@@ -120,6 +134,7 @@ impl Refusals {
         let subject = match failure {
             Failure::WalletEmpty => refused.token(),
             Failure::Permanent => refused.seller(),
+            Failure::NoAllowance if refused.by_permit => refused.approval(),
             Failure::Uncertain | Failure::NoAllowance | Failure::Refused => return,
         };
         let mut runs = self.runs();
@@ -149,6 +164,9 @@ impl Refusals {
         if !runs.is_empty() {
             runs.remove(&refused.token());
             runs.remove(&refused.seller());
+            if refused.by_permit {
+                runs.remove(&refused.approval());
+            }
         }
     }
 }
@@ -201,6 +219,11 @@ impl Payer {
         let pause = self.inner.policy.time_after_refusals();
         let asset = facts.quote.asset();
         let token = Subject::Token(asset.network(), asset.address());
+        let approval = Subject::Approval(asset.network(), asset.address());
+        // A chain reader knows more than the sellers.
+        let chain = self.inner.chain.as_ref();
+        let asks_sellers = facts.quote.method() == TransferMethod::Permit2
+            && !chain.is_some_and(|watch| watch.chain.reads(asset.network()));
         let seller = Subject::Seller(facts.request.origin().clone());
         let find = |subject: &Subject| {
             let run = runs.get(subject)?;
@@ -211,6 +234,17 @@ impl Payer {
             let until = run.until(pause).filter(|until| *until > facts.now)?;
             Some((run, until))
         };
+        if let Some((run, until)) = Some(&approval).filter(|_| asks_sellers).and_then(find) {
+            let missing = MissingAllowance::of(facts.payer, &facts.quote.amount());
+            let mut denial = Denial::by_allowance(missing);
+            denial.message.push_str(&format!(
+                "; sellers refused the last {} payments by Permit2 for that; after the approval, the same request presents the \
+                 first payment again; bursar signs again at {until}, or set `refusal_pause`",
+                run.count
+            ));
+            denial.room_returns = Some(until);
+            return Some(denial);
+        }
         let (rule, message, until) = if let Some((run, until)) = find(&token) {
             let message = format!(
                 "the wallet {} has too little {} on {}: sellers refused its last {} payments ({}); send {} to it; \

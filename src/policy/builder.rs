@@ -533,8 +533,8 @@ impl Policy {
     /// Sets how long bursar signs nothing after three refusals in a row that another signature cannot change. The
     /// default is 20 minutes; zero switches the pause off.
     ///
-    /// The refusals are those of an empty wallet, for its network and token, and those of a seller that refuses every
-    /// such payment. Each further refusal doubles the time, up to six hours. A settled payment ends the pause.
+    /// The refusals are those of an empty wallet, for its network and token, those of a wallet that has not approved Permit2,
+    /// for payments by Permit2, and those of a seller that refuses every such payment. Each further refusal doubles the time, up to six hours. A settled payment ends the pause.
     ///
     /// ```
     /// use std::time::Duration;

@@ -16,6 +16,7 @@ use crate::limit::{
 };
 use crate::money::Asset;
 use crate::origin::Origin;
+use crate::permit2::{EXACT_PROXY, PERMIT2, UPTO_PROXY};
 use crate::request::PurchaseRequest;
 use crate::x402::{Quote, Verification};
 use crate::{text, usd};
@@ -469,6 +470,8 @@ fn payee_possible(facts: &Facts<'_>) -> Refusal {
         "the payer itself"
     } else if payee == facts.quote.asset().address() {
         "the token's own contract"
+    } else if [PERMIT2, EXACT_PROXY, UPTO_PROXY].contains(&payee) {
+        "a contract of Permit2, which keeps the money for ever"
     } else if U256::from_be_bytes(payee.into_word().0) <= U256::from(0xff) {
         "the zero address or a precompiled contract"
     } else {

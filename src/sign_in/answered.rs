@@ -9,11 +9,22 @@ use url::Url;
 use super::challenge::{OLDEST, Refusal};
 use crate::clock::{CLOCK_BOUND, Timestamp};
 
-/// The most challenges that a process answers within the time for which it remembers them.
-const MOST: usize = 16 * 1024;
+/// The most challenges that a process answers within the time for which it remembers them: of one origin, and of all.
+const MOST: Most = Most {
+    of_one: 16 * 1024,
+    of_all: 128 * 1024,
+};
 
-/// The hash of the origin and the nonce of each challenge, and the time at which the challenge is too old in any case.
-static ANSWERED: Mutex<BTreeMap<B256, Timestamp>> = Mutex::new(BTreeMap::new());
+struct Most {
+    of_one: usize,
+    of_all: usize,
+}
+
+/// The answered challenges by the hash of their origin: the hash of each nonce, and the time at which the challenge is too
+/// old in any case.
+type Answered = BTreeMap<B256, BTreeMap<B256, Timestamp>>;
+
+static ANSWERED: Mutex<Answered> = Mutex::new(BTreeMap::new());
 
 /// Notes that this process answers the challenge, before it is signed. Of two calls with one challenge, one answers it.
 pub(crate) fn answer_once(
@@ -23,29 +34,43 @@ pub(crate) fn answer_once(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     let mut answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
-    note(&mut answered, MOST, (url, nonce), issued_at, now)
+    note(&mut answered, &MOST, (url, nonce), issued_at, now)
 }
 
 fn note(
-    answered: &mut BTreeMap<B256, Timestamp>,
-    most: usize,
+    answered: &mut Answered,
+    most: &Most,
     (url, nonce): (&Url, &str),
     issued_at: Timestamp,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let origin = url.origin().ascii_serialization();
-    let key = keccak256(format!("{origin} {nonce}"));
-    if answered.contains_key(&key) {
+    let origin = keccak256(url.origin().ascii_serialization());
+    let nonce = keccak256(nonce);
+    let of_one = |answered: &Answered| answered.get(&origin).map_or(0, BTreeMap::len);
+    let of_all = |answered: &Answered| answered.values().map(BTreeMap::len).sum::<usize>();
+    let is_full = |answered: &Answered| {
+        // One origin alone cannot keep bursar from signing in to others.
+        of_one(answered) >= most.of_one || of_all(answered) >= most.of_all
+    };
+    let nonces = answered.get(&origin);
+    if nonces.is_some_and(|nonces| nonces.contains_key(&nonce)) {
         return Err(Refusal::Repeated);
     }
-    if answered.len() >= most {
-        answered.retain(|_, useless_at| *useless_at > now);
+    if is_full(answered) {
+        answered.retain(|_, nonces| {
+            nonces.retain(|_, useless_at| *useless_at > now);
+            !nonces.is_empty()
+        });
     }
-    if answered.len() >= most {
+    if is_full(answered) {
         return Err(Refusal::TooMany);
     }
     // The clock can go back by its bound.
-    answered.insert(key, issued_at.max(now).after(OLDEST).after(CLOCK_BOUND));
+    let useless_at = issued_at.max(now).after(OLDEST).after(CLOCK_BOUND);
+    answered
+        .entry(origin)
+        .or_default()
+        .insert(nonce, useless_at);
     Ok(())
 }
 
@@ -63,15 +88,21 @@ mod tests {
         ]
         .map(|url| url.parse::<Url>().unwrap());
         let mut answered = BTreeMap::new();
+        let most = Most {
+            of_one: 2,
+            of_all: 3,
+        };
         let mut note =
-            |url, nonce, issued_at, now| note(&mut answered, 3, (url, nonce), issued_at, now);
+            |url, nonce, issued_at, now| note(&mut answered, &most, (url, nonce), issued_at, now);
         assert_eq!(note(&a, "first", now, now), Ok(()));
         for url in [&a, &again] {
             assert_eq!(note(url, "first", now, now), Err(Refusal::Repeated));
         }
-        assert_eq!(note(&b, "first", now, now), Ok(()));
         assert_eq!(note(&a, "second", now, now), Ok(()));
         assert_eq!(note(&a, "third", now, now), Err(Refusal::TooMany));
+        // Another origin has room of its own.
+        assert_eq!(note(&b, "first", now, now), Ok(()));
+        assert_eq!(note(&b, "second", now, now), Err(Refusal::TooMany));
         let still = now.after(OLDEST);
         assert_eq!(note(&a, "third", still, still), Err(Refusal::TooMany));
         // The first ones are too old to be signed by now.

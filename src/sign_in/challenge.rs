@@ -29,6 +29,10 @@ pub(crate) enum Refusal {
     Domain(String, String),
     #[error("the `uri` of the challenge is on `{0}`, not on `{1}`")]
     Origin(String, String),
+    #[error(
+        "the challenge names `{0}`, which is not on `{1}` and could be a right at another service"
+    )]
+    Elsewhere(String, String),
     #[error("`{0}` of the challenge is not valid")]
     Field(&'static str),
     #[error("the challenge was issued in the future, at {0}")]
@@ -45,7 +49,9 @@ pub(crate) enum Refusal {
     Long,
     #[error("the seller repeats a challenge that was answered before")]
     Repeated,
-    #[error("this process has answered too many challenges within the last hour")]
+    #[error(
+        "this process has answered too many challenges of this seller, or of all, within the last hour"
+    )]
     TooMany,
 }
 
@@ -107,6 +113,7 @@ impl Challenge {
         let info = declared.info;
         info.belongs_to(url)?;
         info.has_valid_fields()?;
+        info.names_nothing_elsewhere(url)?;
         let issued_at = info.is_valid_at(now)?;
         let chains = declared.supported_chains.iter();
         let networks: Vec<Network> = chains.filter_map(Chain::network).collect();
@@ -167,11 +174,33 @@ impl Info {
         }
         let uri = Url::parse(&self.uri).map_err(|_| Refusal::Field("uri"))?;
         let (claimed, real) = (uri.origin(), url.origin());
-        if !claimed.is_tuple() || claimed != real {
+        // The origin of `blob:https://…` is that of the URL in it.
+        if uri.scheme() != url.scheme() || !claimed.is_tuple() || claimed != real {
             let [claimed, real] = [claimed, real].map(|origin| origin.ascii_serialization());
             return Err(Refusal::Origin(excerpt(&claimed), real));
         }
         Ok(())
+    }
+
+    /// Checks that the resources are on the origin that sent the challenge.
+    ///
+    /// A resource such as `urn:recap:…` (EIP-5573) gives the site of the `uri` rights of the wallet at other services, and other
+    /// services take other schemes for such rights.
+    fn names_nothing_elsewhere(&self, url: &Url) -> Result<(), Refusal> {
+        let is_here = |resource: &&String| {
+            let resource = Url::parse(resource);
+            resource.is_ok_and(|resource| {
+                resource.scheme() == url.scheme() && resource.origin() == url.origin()
+            })
+        };
+        let mut resources = self.resources.iter().flatten();
+        match resources.find(|resource| !is_here(resource)) {
+            None => Ok(()),
+            Some(other) => {
+                let here = url.origin().ascii_serialization();
+                Err(Refusal::Elsewhere(excerpt(other), here))
+            }
+        }
     }
 
     fn has_valid_fields(&self) -> Result<(), Refusal> {
@@ -273,6 +302,8 @@ mod tests {
             "https://api.example.com:8443/premium-data",
             "http://api.example.com/premium-data",
             "data:text/plain,api.example.com",
+            "blob:https://api.example.com/premium-data",
+            "blob:https://evil.example.com/premium-data",
         ] {
             let refused = read(&with("uri", json!(uri)), URL, now()).unwrap_err();
             assert!(matches!(refused, Refusal::Origin(..)), "{uri}: {refused}");
@@ -370,6 +401,44 @@ mod tests {
     }
 
     #[test]
+    fn a_challenge_that_gives_the_seller_rights_elsewhere_is_refused() {
+        for here in [
+            json!(null),
+            json!([]),
+            json!(["https://api.example.com/premium-data"]),
+            json!([
+                "https://api.example.com",
+                "https://API.example.com:443/x?y=1"
+            ]),
+        ] {
+            assert!(
+                read(&with("resources", here.clone()), URL, now()).is_ok(),
+                "{here}"
+            );
+        }
+        let recap =
+            "urn:recap:eyJhdHQiOnsiaHR0cHM6Ly9iYW5rLmV4YW1wbGUiOnsiY3J1ZC9kZWxldGUiOlt7fV19fX0";
+        for elsewhere in [
+            recap,
+            "ceramic://*",
+            "lit:session:0123456789abcdef",
+            "ipfs://x",
+            "https://bank.example/",
+            "https://api.example.com:8443/",
+            "https://api.example.com@bank.example/",
+            "http://api.example.com/premium-data",
+            "blob:https://api.example.com/x",
+        ] {
+            let resources = json!(["https://api.example.com/premium-data", elsewhere]);
+            let refused = read(&with("resources", resources), URL, now()).unwrap_err();
+            assert!(
+                matches!(refused, Refusal::Elsewhere(..)),
+                "{elsewhere}: {refused}"
+            );
+        }
+    }
+
+    #[test]
     fn a_long_challenge_is_refused() {
         let long = with("statement", json!("x".repeat(5000)));
         let challenge = read(&long, URL, now()).unwrap();
@@ -416,7 +485,7 @@ mod tests {
             nonce in "[a-z]{8,12}|[a-z\\n :]{8,12}|(?s).{0,12}",
             path in "[a-z/?=]{0,9}|[a-z\\n/]{0,9}|(?s).{0,20}",
             request_id in proptest::option::of("[a-z]{0,9}|[a-z\\n:]{0,9}|(?s).{0,12}"),
-            resources in proptest::option::of(proptest::collection::vec("https://a[./a-z]{0,9}|https://a[./a-z\\n -]{0,9}|(?s).{0,12}", 0..3)),
+            resources in proptest::option::of(proptest::collection::vec("https://api.example.com/[a-z]{0,9}|https://api.example.com/[a-z\\n -]{0,9}|(?s).{0,12}", 0..3)),
         ) {
             let mut declared = declared();
             declared["info"]["statement"] = json!(statement);

@@ -79,7 +79,7 @@ impl Counts {
     /// |---|---|---|---|
     /// | `bursar_events_total` | counter | `event` | the events of this name |
     /// | `bursar_denials_total` | counter | `rule` | the payments that this rule refused |
-    /// | `bursar_settled_usd_total` | counter | | the dollars of settled payments |
+    /// | `bursar_settled_usd_total` | counter | | the dollars of settled payments; of `upto` the ceilings |
     /// | `bursar_api_calls_usd_total` | counter | | the declared cost of calls with an API key, refused ones included |
     /// | `bursar_settling_seconds` | summary | | the time from the signature to the receipt: sum and count |
     /// | `bursar_limit_used_ratio` | gauge | `limit`, `rule` | the used share of a limit, from 0 to 1 |

@@ -120,6 +120,11 @@ impl<'a> Members<'a> {
         self.0.iter().any(|member| member.is(wanted))
     }
 
+    /// Returns whether every member has one of these names.
+    pub(super) fn are_all_of(&self, names: &[&str]) -> bool {
+        self.0.iter().all(|member| member.is_any(names))
+    }
+
     /// Returns the value of a member. Each name is in lower case and without separators, and also finds `pay_to` and
     /// `PayTo`. A member that is `null` counts as absent.
     pub(super) fn get(&self, names: &[&str]) -> Result<Option<&'a RawValue>, WireError> {

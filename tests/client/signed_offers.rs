@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::telemetry::{Event, EventKind};
@@ -250,6 +252,34 @@ async fn the_query_of_a_signed_url_is_verified_and_not_kept() {
         assert!(!ledger.contains("do-not-keep-me"), "{ledger}");
         // Of the encoded JWS, too.
         assert!(!ledger.contains("ZG8tbm90"), "{ledger}");
+    }
+}
+
+/// The payee chooses the name of its key, and evidence goes to others.
+#[tokio::test]
+async fn neither_the_query_nor_a_signature_hides_in_the_name_of_the_key_of_a_jws() {
+    let signature = "ab".repeat(65);
+    for hidden in ["do-not-keep-me", &signature] {
+        let signer = OfferSigner::jws(KEY, &format!("did:web:api.example.com#{hidden}"));
+        let encoded = URL_SAFE_NO_PAD.encode(
+            serde_json::json!({ "alg": "ES256K", "kid": format!("did:web:api.example.com#{hidden}") })
+                .to_string(),
+        );
+        let seller = open(signed(signer)).await;
+        let client = client(strict()).build().unwrap();
+        let url = seller.url("/report?token=do-not-keep-me");
+        let response = client.get(url).send().await.unwrap();
+        assert!(response.receipt().unwrap().signature().is_verified());
+        let kept = evidence(&client).await;
+        let ledger = format!("{:?} {kept}", purchases(&client).await);
+        assert!(!ledger.contains(hidden), "{ledger}");
+        assert!(!ledger.contains(&encoded), "{ledger}");
+        let receipt = &kept["answer"]["signed_receipt"];
+        assert_eq!(receipt["verification"]["result"], "verified");
+        assert!(
+            receipt["artifact"]["omitted"]["keccak256"].is_string(),
+            "{kept}"
+        );
     }
 }
 

@@ -53,6 +53,48 @@ async fn a_missing_allowance_says_what_to_approve_and_the_same_payment_is_presen
     }
 }
 
+/// Each refused permit counts as spent, and each can still settle once the wallet approves.
+#[tokio::test]
+async fn a_wallet_without_an_approval_signs_no_fourth_permit() {
+    let seller = Paywall::builder()
+        .route(upto())
+        .allowance(wallet().address(), 0)
+        .start()
+        .await
+        .unwrap();
+    let client = client();
+    let buy = |number: usize| {
+        let url = seller.url(&format!("/report?n={number}"));
+        client.get(url).send()
+    };
+    for number in 0..3 {
+        let error = buy(number).await.unwrap_err();
+        assert_eq!(error.payment_status(), PaymentStatus::MaybePaid, "{error}");
+    }
+    for number in 3..10 {
+        let error = buy(number).await.unwrap_err();
+        let denial = error.denial().unwrap();
+        assert_eq!(denial.rule, Rule::Allowance, "{error}");
+        assert_eq!(error.payment_status(), PaymentStatus::NotPaid);
+        assert!(denial.room_returns.is_some());
+        let missing = error.missing_allowance().unwrap();
+        assert_eq!(missing.amount.units(), U256::from(10_000));
+        assert!(error.to_string().contains("the last 3 payments"), "{error}");
+    }
+    assert_eq!(distinct_payments(&seller), 3);
+    // Another seller is not stopped by the words of one, and neither is a payment by the token itself.
+    let ordinary = super::open(report()).await;
+    client.get(ordinary.url("/report")).send().await.unwrap();
+    let other = super::open(upto()).await;
+    client.get(other.url("/report")).send().await.unwrap();
+    // After the approval, a settled payment ends the pause.
+    let approved = usdc("base-sepolia");
+    seller.set_allowance(&approved, wallet().address(), U256::from(1_000_000));
+    assert!(buy(0).await.unwrap().receipt().is_some());
+    assert!(buy(9).await.unwrap().receipt().is_some());
+    assert_eq!(distinct_payments(&seller), 4);
+}
+
 const NETWORK: Network = Network::from_chain_id(84_532);
 
 /// A seller, and a client that reads its chain before it signs.

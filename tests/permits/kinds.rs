@@ -1,18 +1,21 @@
 //! One purchase is never signed by EIP-3009 and for Permit2.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bursar::ledger::Ledger;
+use bursar::money::TransferMethod;
 use bursar::policy::Rule;
 use bursar::signer::{PermitTransfer, Signature, SignerError, TransferAuthorization};
 use bursar::x402::PaymentMethod;
-use bursar::{Address, ErrorKind, LocalSigner, PaymentStatus, ResponseExt, Signer};
+use bursar::{Address, Client, ErrorKind, LocalSigner, PaymentStatus, ResponseExt, Signer};
 use bursar_testing::PaymentMethod as Method;
-use bursar_testing::{FalseTerms, Fault};
+use bursar_testing::{FalseTerms, Fault, Paywall};
 use bursar_tests::paywall::{distinct_payments, purchases, report};
 use bursar_tests::signatures::wallet;
 
 use super::charges::by_all;
-use super::{builder, client, only_purchase, open, upto};
+use super::{builder, client, only_purchase, open, policy, upto};
 
 #[tokio::test]
 async fn a_second_402_by_another_kind_is_not_signed() {
@@ -157,4 +160,75 @@ async fn a_second_kind_is_a_denial_with_a_rule_of_its_own() {
     let error = bought.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert_eq!(error.denial().unwrap().rule, Rule::OtherMethod);
+}
+
+/// The kinds of the payments that reached the seller.
+fn kinds(seller: &Paywall) -> BTreeSet<&'static str> {
+    let payments = seller.requests().into_iter();
+    let payments = payments.filter_map(|request| request.payment?.json);
+    payments
+        .map(
+            |json| match json.pointer("/payload/permit2Authorization").is_some() {
+                true => "permit",
+                false => "transfer",
+            },
+        )
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_policies_at_once_sign_one_kind_for_one_purchase_id() {
+    for _ in 0..12 {
+        let refusal = Fault::RefusalInTerms("not today".to_owned());
+        let seller = open(by_all().fault(refusal)).await;
+        let ledger = Ledger::memory();
+        let with = |methods: &[TransferMethod]| {
+            let policy = policy().transfer_methods(methods.iter().copied());
+            let client = builder().policy(policy).ledger(ledger.clone());
+            client.build().unwrap()
+        };
+        let (transfers, permits) = (
+            with(&[TransferMethod::Eip3009]),
+            with(&[TransferMethod::Permit2]),
+        );
+        let buy = |client: &Client| {
+            let report = client.get(seller.url("/report")).purchase_id("order");
+            report.accept_new_terms().send()
+        };
+        for _ in 0..3 {
+            let (one, other) = tokio::join!(buy(&transfers), buy(&permits));
+            assert!(one.is_err() && other.is_err(), "every payment is refused");
+        }
+        assert_eq!(kinds(&seller).len(), 1);
+        assert_eq!(purchases(&permits).await.len(), 1);
+        assert_eq!(seller.settle_presented(), 1, "the chain takes one of them");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_allows_another_kind_later_signs_no_second_payment() {
+    let refusal = Fault::RefusalInTerms("not today".to_owned());
+    let seller = open(by_all().fault(refusal)).await;
+    let ledger = Ledger::memory();
+    let with = |methods: &[TransferMethod]| {
+        let policy = policy().transfer_methods(methods.iter().copied());
+        let client = builder().policy(policy).ledger(ledger.clone());
+        client.build().unwrap()
+    };
+    let permits = with(&[TransferMethod::Permit2]);
+    permits.get(seller.url("/report")).send().await.unwrap_err();
+    let transfers = with(&[TransferMethod::Eip3009]);
+    for _ in 0..2 {
+        let report = transfers.get(seller.url("/report")).accept_new_terms();
+        let error = report.send().await.unwrap_err();
+        assert_eq!(error.denial().unwrap().rule, Rule::Scheme, "{error}");
+        assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
+    }
+    assert_eq!((distinct_payments(&seller), kinds(&seller).len()), (1, 1));
+    seller.clear_faults();
+    let both = with(&TransferMethod::ALL);
+    let response = both.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(response.payment().unwrap().method, PaymentMethod::Permit2);
+    assert_eq!(distinct_payments(&seller), 1);
+    assert_eq!(seller.settlements().len(), 1);
 }

@@ -1,5 +1,7 @@
 //! Sellers that pay the gas of an approval, by EIP-2612 or by sending a transaction of the wallet.
 
+use std::time::Duration;
+
 use bursar::policy::{ApprovalRequest, Rule, Verdict, approve_fn};
 use bursar::primitives::U256;
 use bursar::signer::{
@@ -10,6 +12,7 @@ use bursar::{
     ResponseExt, Signer, usd,
 };
 use bursar_testing::{Fault, Node, NodeFault, Paywall, Route};
+use bursar_tests::clock::TestClock;
 use bursar_tests::paywall::{distinct_payments, purchases, report};
 use bursar_tests::signatures::wallet;
 use bursar_tests::tokens::usdc;
@@ -188,6 +191,57 @@ async fn a_signer_that_refuses_the_approval_pays_nothing() {
         "{error}"
     );
     assert_eq!(distinct_payments(&seller), 0);
+}
+
+/// A signer that needs almost its whole time for each signature.
+struct Slow(LocalSigner, TestClock);
+
+impl Signer for Slow {
+    fn address(&self) -> Address {
+        self.0.address()
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(40)
+    }
+
+    async fn sign(&self, transfer: &TransferAuthorization) -> Result<Signature, SignerError> {
+        self.0.sign(transfer).await
+    }
+
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        self.1.advance(Duration::from_secs(39));
+        self.0.sign_permit(permit).await
+    }
+
+    async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
+        self.1.advance(Duration::from_secs(39));
+        self.0.sign_token_permit(permit).await
+    }
+}
+
+#[tokio::test]
+async fn a_slow_signer_has_its_time_for_the_approval_and_again_for_the_payment() {
+    let clock = TestClock::default();
+    let route = upto().max_timeout_seconds(300).sponsors_permits();
+    let seller = Paywall::builder()
+        .route(route)
+        .allowance(wallet().address(), 0)
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    let node = seller.node(NETWORK).await.unwrap();
+    let chain = ChainReader::new().endpoint(NETWORK, node.url().as_str());
+    let client = builder()
+        .signer(Slow(wallet(), clock.clone()))
+        .policy(policy().gas_sponsoring(true))
+        .chain(chain.unwrap())
+        .clock(clock)
+        .build()
+        .unwrap();
+    client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(seller.settlements().len(), 1);
 }
 
 /// The cost of an approval on the chain of the paywall: 55,200 units of gas at 1.9 gwei.

@@ -283,6 +283,8 @@ async fn impossible_payees_are_refused() {
     let wallet = WalletHarness::new(bare());
     let own = wallet.payer(None).address();
     let token = usdc("base").address();
+    let contract = |digits: &str| digits.parse::<Address>().unwrap();
+    let keeps = "a contract of Permit2, which keeps the money for ever";
     for (payee, what) in [
         (Address::ZERO, "the zero address or a precompiled contract"),
         (
@@ -291,6 +293,9 @@ async fn impossible_payees_are_refused() {
         ),
         (own, "the payer itself"),
         (token, "the token's own contract"),
+        (contract("000000000022D473030F116dDEE9F6B43aC78BA3"), keeps),
+        (contract("402085c248EeA27D92E8b30b2C58ed07f9E20001"), keeps),
+        (contract("4020A4f3b7b90ccA423B9fabCc0CE57C6C240002"), keeps),
     ] {
         let denial = wallet.deny(&offer("0.01").payee(payee)).await;
         assert_eq!(

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod approval;
 mod balance;
 mod contract;
 mod upkeep;

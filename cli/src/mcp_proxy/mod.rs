@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 
 use crate::args::McpProxyArgs as Args;
 use crate::exit::{Exit, Failure};
+use crate::payment::signed_amount;
 use crate::policies;
 use crate::serve::calls::{Caller, Calls, Order};
 use crate::serve::disconnect::{Disconnect, Watched};
@@ -457,7 +458,7 @@ impl Bought {
         match call.send().await {
             Ok(answer) => {
                 if let Some(signed) = answer.payment() {
-                    upstream.note_price(&self.tool, signed.amount.to_string());
+                    upstream.note_price(&self.tool, signed_amount(signed));
                 }
                 upstream.note_links(answer.result());
                 ToolResult::of_answer(answer)

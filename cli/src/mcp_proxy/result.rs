@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::listing::{OWN_META, shortened};
 use crate::mcp;
 use crate::outcome::OtherPayment;
-use crate::payment::{Authorization, Receipt, status_name};
+use crate::payment::{Authorization, Receipt, signed_amount, status_name};
 use crate::serve::kept::Answer;
 use crate::serve::result::{Advice, PayResult};
 use crate::serve::untrusted::visible_json;
@@ -103,7 +103,7 @@ impl ToolResult {
         let signed = answer.payment();
         let failed = answer.result().is_error == Some(true);
         let paid = Paid {
-            price: signed.map(|signed| signed.amount.to_string()),
+            price: signed.map(signed_amount),
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: answer.receipt().map(Receipt::from),

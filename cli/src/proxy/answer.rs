@@ -29,7 +29,7 @@ use serde_json::{Value, json as value};
 use tokio::time::timeout;
 
 use crate::outcome::Outcome;
-use crate::payment::{amount as purchase_amount, prefix};
+use crate::payment::{amount as purchase_amount, prefix, signed_amount, up_to};
 use crate::problem::Problem;
 
 /// The body of an answer.
@@ -44,6 +44,7 @@ const STATUS: HeaderName = HeaderName::from_static("bursar-payment-status");
 const ERROR: HeaderName = HeaderName::from_static("bursar-error");
 const AMOUNT: HeaderName = HeaderName::from_static("bursar-amount");
 const USD: HeaderName = HeaderName::from_static("bursar-amount-usd");
+const CHARGED: HeaderName = HeaderName::from_static("bursar-charged");
 const NETWORK: HeaderName = HeaderName::from_static("bursar-network");
 const PURCHASE: HeaderName = HeaderName::from_static("bursar-purchase-id");
 const TRANSACTION: HeaderName = HeaderName::from_static("bursar-transaction");
@@ -175,7 +176,7 @@ pub(super) async fn of_error(error: &Error, client: &Client) -> (Response<Body>,
     let amount = match (error.payment(), &purchase) {
         (Some(signed), _) => Some(describe(headers, signed, error.receipt())),
         (None, Some(purchase)) => {
-            let amount = purchase_amount(purchase);
+            let amount = up_to(purchase_amount(purchase), purchase.payment_method);
             put(headers, AMOUNT, &amount);
             put(headers, NETWORK, &purchase.network.to_string());
             Some(amount)
@@ -256,7 +257,7 @@ pub(super) fn describe_response(headers: &mut HeaderMap, response: &reqwest::Res
 
 /// Adds the headers about a signed payment. Returns its amount.
 fn describe(headers: &mut HeaderMap, signed: &SignedPayment, receipt: Option<&Receipt>) -> String {
-    let amount = signed.amount.to_string();
+    let amount = signed_amount(signed);
     put(headers, AMOUNT, &amount);
     if let Some(usd) = TokenAmount::dollars(&signed.amount) {
         put(headers, USD, &usd.to_string());
@@ -265,6 +266,9 @@ fn describe(headers: &mut HeaderMap, signed: &SignedPayment, receipt: Option<&Re
     put(headers, PURCHASE, signed.purchase.as_str());
     if let Some(receipt) = receipt {
         put(headers, TRANSACTION, &receipt.transaction().to_string());
+        if let Some(charged) = receipt.charged().filter(|_| signed.is_ceiling()) {
+            put(headers, CHARGED, &charged.to_string());
+        }
     }
     amount
 }

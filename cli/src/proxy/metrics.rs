@@ -39,7 +39,7 @@ const FAMILIES: [(&str, &str); 9] = [
     ("bursar_denied_total", "Denials, by rule."),
     (
         "bursar_settled_usd_total",
-        "Dollars that sellers confirmed with a receipt.",
+        "Dollars that sellers confirmed with a receipt; of upto the ceilings, not the charges.",
     ),
     (
         "bursar_agent_settled_usd_total",

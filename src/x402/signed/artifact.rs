@@ -15,6 +15,20 @@ const LONGEST: usize = 8 * 1024;
 /// The length of the longest artifact that the ledger keeps, in bytes.
 const LONGEST_KEPT: usize = 4 * 1024;
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId)";
+/// The members of the payload of an offer or a receipt.
+const MEMBERS: [&str; 11] = [
+    "version",
+    "resourceurl",
+    "scheme",
+    "network",
+    "asset",
+    "payto",
+    "amount",
+    "validuntil",
+    "payer",
+    "issuedat",
+    "transaction",
+];
 /// The extension has one chain id for all networks, in its domain.
 const DOMAIN_CHAIN: u64 = 1;
 
@@ -117,11 +131,9 @@ impl Artifact {
 
     /// Returns the artifact for the ledger, or its length and its hash.
     ///
-    /// `payload` is the payload as bursar read it, without other members. `is_safe` is whether a seller cannot have
-    /// hidden a signature of the buyer in it.
+    /// `payload` is the payload as bursar read it, without other members. `is_safe` is whether the payee signed it.
     pub(super) fn kept(&self, url: &str, payload: Value, is_safe: bool) -> Value {
-        let hides_query = url.contains(['?', '\\']) || text::struck(&self.payload) != self.payload;
-        if !is_safe || hides_query || self.bytes > LONGEST_KEPT {
+        if !is_safe || self.hides(url) || self.bytes > LONGEST_KEPT {
             return json!({ "omitted": { "bytes": self.bytes, "keccak256": self.hash.to_string() } });
         }
         match &self.proof {
@@ -131,6 +143,27 @@ impl Artifact {
                 "signature": signature.to_hex(),
             }),
             Proof::Jws(jws) => json!({ "format": "jws", "signature": jws.compact() }),
+        }
+    }
+
+    /// Returns whether the artifact can hold the query of the request, or a signature of the buyer. The payee signs whatever
+    /// it likes, and evidence goes to others.
+    fn hides(&self, url: &str) -> bool {
+        let is_secret = |text: &str| {
+            text.contains(['?', '\\'])
+                || text::struck(text) != text
+                || text::without_long_hex(text.to_owned()) != text
+        };
+        match &self.proof {
+            Proof::Eip712(_) => is_secret(url),
+            // It is kept as it is, with all its members.
+            Proof::Jws(jws) => {
+                let members = Members::read(self.payload.as_bytes()).unwrap_or_default();
+                is_secret(url)
+                    || is_secret(&self.payload)
+                    || is_secret(jws.header())
+                    || !members.are_all_of(&MEMBERS)
+            }
         }
     }
 }

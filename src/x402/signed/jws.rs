@@ -22,6 +22,8 @@ const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrst
 pub(super) struct Jws {
     /// The whole JWS.
     compact: String,
+    /// The JSON of the header.
+    header: String,
     algorithm: String,
     /// The identifier of the key, a DID URL.
     kid: Option<String>,
@@ -47,7 +49,9 @@ impl Jws {
             return Err("the JWS does not have three parts".to_owned());
         };
         let json = decode(header).map_err(|_| "the header of the JWS is not base64".to_owned())?;
-        let members = Members::read(&json).map_err(|error| error.to_string())?;
+        let json =
+            String::from_utf8(json).map_err(|_| "the header of the JWS is not text".to_owned())?;
+        let members = Members::read(json.as_bytes()).map_err(|error| error.to_string())?;
         let text = |name: &str| -> Result<Option<String>, String> {
             let text = members.text(&[name]).map_err(|error| error.to_string())?;
             Ok(text.map(|text| text.to_string()))
@@ -62,6 +66,7 @@ impl Jws {
             signature: decode(signature)
                 .map_err(|_| "the signature of the JWS is not base64".to_owned())?,
             payload: (*payload).to_owned(),
+            header: json,
             compact,
         })
     }
@@ -75,6 +80,11 @@ impl Jws {
 
     pub(super) fn compact(&self) -> &str {
         &self.compact
+    }
+
+    /// Returns the JSON of the header.
+    pub(super) fn header(&self) -> &str {
+        &self.header
     }
 
     /// Checks that the payee signed, whichever name its key has, or that the named key signed.
