@@ -13,7 +13,7 @@ use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
-use super::resume::{note_approved, of_other_payer};
+use super::resume::{note_approved, of_other_method, of_other_payer};
 use super::sponsor::{self, Sponsorship};
 use super::transport::AfterSigning;
 use super::waiting::Patience;
@@ -251,7 +251,7 @@ impl Payer {
                 Ok(Attempt::Denied(Box::new(Denial::new(Rule::Asset, message))))
             }
             Reserved::OtherMethod(purchase) => {
-                Ok(Attempt::Denied(Box::new(other_method(&purchase))))
+                Ok(Attempt::Denied(Box::new(of_other_method(&purchase))))
             }
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
             Reserved::InFlight | Reserved::Held(_) => {
@@ -583,19 +583,6 @@ impl Signing {
         let json = x402::encode_payment(required, quote.offer(), &proof, added)?;
         Ok(SecretString::from(x402::encode_header(&json)))
     }
-}
-
-/// The denial of an offer whose authorization could settle beside one that was signed for the same purchase.
-fn other_method(purchase: &Purchase) -> Denial {
-    let signed = purchase.payment_method.map_or("none", PaymentMethod::name);
-    let until = Timestamp::from_secs(purchase.valid_before.unwrap_or(u64::MAX));
-    Denial::new(
-        Rule::OtherMethod,
-        format!(
-            "the purchase was signed by `{signed}`, and this offer needs another kind of signature; both could settle, \
-             so it is not signed before the chain proves that the first one did not (it can settle until {until})"
-        ),
-    )
 }
 
 pub(super) fn no_randomness(error: getrandom::Error) -> Error {

@@ -236,7 +236,7 @@ impl Payer {
         };
         if let Some((run, until)) = Some(&approval).filter(|_| asks_sellers).and_then(find) {
             let missing = MissingAllowance::of(facts.payer, &facts.quote.amount());
-            let mut denial = Denial::by_allowance(missing);
+            let mut denial = Denial::by_allowance(missing, None);
             denial.message.push_str(&format!(
                 "; sellers refused the last {} payments by Permit2 for that; after the approval, the same request presents the \
                  first payment again; bursar signs again at {until}, or set `refusal_pause`",

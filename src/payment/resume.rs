@@ -20,12 +20,12 @@ use crate::ledger::{
 };
 use crate::limit::{Denial, LimitCheck, LimitKind};
 use crate::money::TokenAmount;
-use crate::policy::{Facts, Untrusted};
+use crate::policy::{Facts, Rule, Untrusted};
 use crate::request::PurchaseRequest;
 use crate::telemetry::{EventKind, PurchaseEvents};
 use crate::text;
 use crate::x402;
-use crate::x402::{Quote, Receipt, SignedPayment};
+use crate::x402::{PaymentMethod, Quote, Receipt, SignedPayment};
 
 /// How many approvals a process remembers.
 const MOST_APPROVALS: usize = 256;
@@ -389,6 +389,19 @@ pub(super) fn note_approved(nonce: B256, value: U256) {
         approved.pop_front();
     }
     approved.push_back((nonce, value));
+}
+
+/// The denial of an offer whose authorization could settle beside one that was signed for the same purchase.
+pub(super) fn of_other_method(purchase: &Purchase) -> Denial {
+    let signed = purchase.payment_method.map_or("none", PaymentMethod::name);
+    let until = Timestamp::from_secs(purchase.valid_before.unwrap_or(u64::MAX));
+    Denial::new(
+        Rule::OtherMethod,
+        format!(
+            "the purchase was signed by `{signed}`, and this offer needs another kind of signature; both could settle, \
+             so it is not signed before the chain proves that the first one did not (it can settle until {until})"
+        ),
+    )
 }
 
 /// The error of a purchase that another payer began, and this payer cannot continue.
