@@ -6,6 +6,7 @@ use alloy::primitives::U256;
 
 use super::Payer;
 use super::authorize::Order;
+use crate::permit2::PermitTransfer;
 use crate::policy::Facts;
 use crate::signer::{AnySigner, Authorization, Signature, SignerError, TokenPermit};
 use crate::telemetry::PurchaseEvents;
@@ -45,13 +46,7 @@ impl Payer {
         let signer = signer.ok_or_else(|| SignerError::unavailable("the payer has no signer"))?;
         let sponsored = match (nonce, authorization) {
             (Some(nonce), Authorization::Permit(permit)) => {
-                let token = TokenPermit::new(
-                    permit.asset().clone(),
-                    permit.from(),
-                    permit.value(),
-                    nonce,
-                    permit.deadline(),
-                );
+                let token = token_permit(permit, nonce);
                 let signature = signer.sign_token_permit(&token).await?;
                 Some(Sponsored::new(&token, &signature))
             }
@@ -61,4 +56,15 @@ impl Payer {
         let signature = self.accepted(authorization, signature, events).await?;
         Ok((signature, sponsored))
     }
+}
+
+/// Returns the approval of Permit2 by EIP-2612 for the amount of a payment.
+pub(super) fn token_permit(permit: &PermitTransfer, nonce: U256) -> TokenPermit {
+    TokenPermit::new(
+        permit.asset().clone(),
+        permit.from(),
+        permit.value(),
+        nonce,
+        permit.deadline(),
+    )
 }

@@ -33,12 +33,14 @@ use self::view::View;
 use self::writer::{Job, Read, Sync, Write, Writer};
 use super::denials::DenialCount;
 use super::hash_chain::Audit;
+use super::one_step::Step;
 use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, OpenOptions, Plan, Purchase,
-    PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Obtained, OpenOptions, Plan, Purchase,
+    PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, SignsInStep, Transition,
+    Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -251,6 +253,16 @@ impl Sqlite {
             .await
     }
 
+    pub(super) async fn buy(
+        &self,
+        reservation: &Arc<Reservation>,
+        signer: &Arc<dyn SignsInStep>,
+    ) -> Result<Obtained, LedgerError> {
+        let (reservation, signer) = (Arc::clone(reservation), Arc::clone(signer));
+        self.write(Sync::Now, move |file| buy(file, &reservation, &*signer))
+            .await
+    }
+
     pub(super) async fn record(
         &self,
         purchase: &PurchaseKey,
@@ -384,32 +396,100 @@ fn thread_stopped() -> LedgerError {
     LedgerError::store("the ledger's thread has stopped")
 }
 
+/// A purchase that every limit allowed, before it is written.
+struct Allowed {
+    purchase: Box<Purchase>,
+    stored: Option<Purchase>,
+    /// Holds of others that lapsed.
+    lapsed: Vec<Purchase>,
+}
+
+/// Looks the purchase up and checks every limit. Writes nothing.
+///
 /// The transaction takes the write lock before it reads, so no other hold is written between the
 /// checks and this one.
-fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+fn allow(
+    file: File<'_>,
+    reservation: &Reservation,
+) -> Result<Result<Allowed, Reserved>, LedgerError> {
     let known = file::read(file.database, query::with_id(&reservation.purchase.id))?;
     let (stored, plan) = reservation.plan(known);
     let mut purchase = match plan {
         Plan::Hold(purchase) => purchase,
-        Plan::Answer(answer) => return Ok(answer),
+        Plan::Answer(answer) => return Ok(Err(answer)),
     };
     let view = View::new(file, reservation.checks.now(), stored.as_ref())?;
-    let denial = reservation.checks.deny(&view)?;
-    if let Some(denial) = denial {
-        return Ok(Reserved::Denied(Box::new(denial)));
+    if let Some(denial) = reservation.checks.deny(&view)? {
+        return Ok(Err(Reserved::Denied(Box::new(denial))));
     }
-    for lapsed in view.lapsed() {
-        if let Some(voided) = reservation.lapse(lapsed) {
-            file.write(&voided, Some(lapsed))?;
-        }
-    }
+    let lapsed = view.into_lapsed();
     purchase.seq = match &stored {
         Some(stored) => stored.seq,
         None => file.next_seq()?,
     };
-    file.write(&purchase, stored.as_ref())?;
-    reservation.note_held(&purchase);
+    Ok(Ok(Allowed {
+        purchase,
+        stored,
+        lapsed,
+    }))
+}
+
+/// Writes a purchase that was allowed, after the holds of others that lapsed.
+fn hold(
+    file: File<'_>,
+    reservation: &Reservation,
+    (stored, lapsed): (Option<&Purchase>, &[Purchase]),
+    purchase: &Purchase,
+) -> Result<(), LedgerError> {
+    for lapsed in lapsed {
+        if let Some(voided) = reservation.lapse(lapsed) {
+            file.write(&voided, Some(lapsed))?;
+        }
+    }
+    file.write(purchase, stored)?;
+    reservation.note_held(purchase);
+    Ok(())
+}
+
+fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    let Allowed {
+        purchase,
+        stored,
+        lapsed,
+    } = match allow(file, reservation)? {
+        Ok(allowed) => allowed,
+        Err(answer) => return Ok(answer),
+    };
+    hold(file, reservation, (stored.as_ref(), &lapsed), &purchase)?;
     Ok(Reserved::Held(purchase))
+}
+
+/// As [`reserve`], and signs before it writes. The caller gets the signature after the commit.
+fn buy(
+    file: File<'_>,
+    reservation: &Reservation,
+    signer: &dyn SignsInStep,
+) -> Result<Obtained, LedgerError> {
+    let Allowed {
+        purchase,
+        stored,
+        lapsed,
+    } = match allow(file, reservation)? {
+        Ok(allowed) => allowed,
+        Err(answer) => return Ok(Obtained::NotHeld(answer)),
+    };
+    let before = (stored.as_ref(), lapsed.as_slice());
+    match Step::sign(purchase, signer)? {
+        Step::Signed(signed) => {
+            hold(file, reservation, before, &signed.purchase)?;
+            Ok(Obtained::Signed(signed))
+        }
+        Step::Held(held) => {
+            hold(file, reservation, before, &held)?;
+            Ok(Obtained::Unsigned(held))
+        }
+        Step::Abandoned => Ok(Obtained::Abandoned),
+    }
 }
 
 fn record(

@@ -46,8 +46,8 @@ impl<'a> View<'a> {
     }
 
     /// Returns the reservations of other purchases that lapsed.
-    pub(super) fn lapsed(&self) -> &[Purchase] {
-        &self.lapsed
+    pub(super) fn into_lapsed(self) -> Vec<Purchase> {
+        self.lapsed
     }
 
     fn visit(
