@@ -3,6 +3,7 @@
 mod copy;
 mod file;
 mod guard;
+mod indices;
 mod known;
 mod migration;
 mod mounts;
@@ -19,6 +20,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -28,6 +30,7 @@ use tokio::sync::oneshot;
 
 use self::file::{File, Line};
 use self::guard::{Files, Guard};
+use self::indices::BY_SELLER;
 use self::reader::Reader;
 use self::view::View;
 use self::writer::{Job, Read, Sync, Write, Writer};
@@ -65,6 +68,8 @@ pub(super) struct Sqlite {
 /// The thread that has the file open. The last handle waits until it has closed the file.
 struct Thread {
     jobs: Option<Sender<Job>>,
+    /// The number of writes that no caller waits for, and that are not made yet.
+    later: Arc<AtomicUsize>,
     handle: Option<JoinHandle<()>>,
     /// The process that the thread runs in. A fork of it has no such thread.
     process: u32,
@@ -120,6 +125,7 @@ impl Sqlite {
         let reader = guard.clone().map(|guard| Arc::new(Reader::new(guard)));
         let thread = Thread {
             jobs: Some(jobs),
+            later: Arc::default(),
             handle: Some(handle),
             process: process::id(),
             guard,
@@ -219,6 +225,10 @@ impl Sqlite {
             return self.read(work).await;
         };
         self.thread.check_process()?;
+        if self.thread.later.load(Ordering::Acquire) > 0 {
+            // The other connection must see what this process has recorded.
+            self.read(|_| Ok(())).await?;
+        }
         let (answer, answered) = oneshot::channel();
         reader.send(Box::new(move |connection| {
             if !answer.is_closed() {
@@ -272,10 +282,48 @@ impl Sqlite {
         let (purchase, transition) = (purchase.clone(), transition.clone());
         let sync = match &transition {
             Transition::Presented { .. } | Transition::Voided { .. } => Sync::WithTheNext,
+            // Without it, the purchase stays signed, and counts as it did.
+            transition if transition.is_outcome() => Sync::WithTheNext,
             _ => Sync::Now,
         };
         self.write(sync, move |file| record(file, &purchase, &transition, now))
             .await
+    }
+
+    /// As [`record`](Self::record), without waiting. Calls `refused` if the change cannot be recorded.
+    ///
+    /// Every later call sees the change. It is in the file some milliseconds later, and on disk within a second.
+    pub(super) fn record_later(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+        refused: impl FnOnce(LedgerError) + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        let (purchase, transition) = (purchase.clone(), transition.clone());
+        let work = move |file: File<'_>| record(file, &purchase, &transition, now);
+        self.send_later(work, |recorded| {
+            if let Err(error) = recorded {
+                refused(error);
+            }
+        })
+    }
+
+    /// Sends a write that no caller waits for.
+    fn send_later(
+        &self,
+        work: impl Fn(File<'_>) -> Result<(), LedgerError> + Send + 'static,
+        answer: impl FnOnce(Result<(), LedgerError>) + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        let later = Arc::clone(&self.thread.later);
+        later.fetch_add(1, Ordering::AcqRel);
+        let job = Write::later(work, move |made| {
+            answer(made);
+            later.fetch_sub(1, Ordering::AcqRel);
+        });
+        self.send(Job::Write(job)).inspect_err(|_| {
+            self.thread.later.fetch_sub(1, Ordering::AcqRel);
+        })
     }
 
     pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
@@ -313,12 +361,11 @@ impl Sqlite {
     /// Does not wait for the thread.
     pub(super) fn add_denials_later(&self, denials: Vec<DenialCount>) -> Result<(), LedgerError> {
         let work = move |file: File<'_>| count(file, &denials);
-        let job = Write::new(Sync::WithTheNext, work, |counted| {
+        self.send_later(work, |counted| {
             if let Err(error) = counted {
                 tracing::debug!(%error, "the ledger did not count denials");
             }
-        });
-        self.send(Job::Write(job))
+        })
     }
 
     pub(super) async fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
@@ -337,9 +384,20 @@ impl Sqlite {
         &self,
         checks: &LimitCheck,
     ) -> Result<Vec<LimitStatus>, LedgerError> {
+        let asked = checks.clone();
+        if let Some(answer) = self
+            .read(move |connection| examine(connection, &asked))
+            .await?
+        {
+            return Ok(answer);
+        }
+        // An index of these limits is missing. To create it needs the write lock.
         let checks = checks.clone();
-        self.read(move |connection| examine(connection, &checks))
-            .await
+        self.write(Sync::WithTheNext, move |file| {
+            prepare(file, &checks)?;
+            checks.evaluate(&View::new(file, checks.now(), None)?)
+        })
+        .await
     }
 
     pub(super) async fn purchase(
@@ -377,9 +435,25 @@ impl Sqlite {
 
     pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
         let bought = query::bought("purchases INDEXED BY by_seller", bought);
+        let asked = bought.clone();
         let found = self
-            .read(move |connection| number(connection, bought))
+            .read(
+                move |connection| match indices::exists(connection, BY_SELLER)? {
+                    true => number(connection, asked).map(Some),
+                    false => Ok(None),
+                },
+            )
             .await?;
+        let found = match found {
+            Some(found) => found,
+            None => {
+                self.write(Sync::WithTheNext, move |file| {
+                    file.ensure_index(BY_SELLER)?;
+                    number(file.database, bought.clone())
+                })
+                .await?
+            }
+        };
         Ok(found.is_some())
     }
 
@@ -418,6 +492,7 @@ fn allow(
         Plan::Hold(purchase) => purchase,
         Plan::Answer(answer) => return Ok(Err(answer)),
     };
+    prepare(file, &reservation.checks)?;
     let view = View::new(file, reservation.checks.now(), stored.as_ref())?;
     if let Some(denial) = reservation.checks.deny(&view)? {
         return Ok(Err(Reserved::Denied(Box::new(denial))));
@@ -503,6 +578,10 @@ fn record(
         .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
     let mut next = stored.clone();
     next.apply(transition, now)?;
+    if stored.is_void() && !next.is_void() {
+        // It counts again. A power cut must not lose that.
+        file.known.borrow_mut().require_sync();
+    }
     file.write(&next, Some(&stored))
 }
 
@@ -531,21 +610,33 @@ fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {
     file::first(connection, query::frozen(), |line| row::freeze(line))
 }
 
-/// Answers all checks in one read transaction, so that all answers are of the same moment.
+/// Creates the indices that the checks need, unless the file has them.
+fn prepare(file: File<'_>, checks: &LimitCheck) -> Result<(), LedgerError> {
+    indices::of_check(checks).try_for_each(|name| file.ensure_index(name))
+}
+
+/// Answers all checks in one read transaction, so that all answers are of the same moment. Returns `None` if an index is
+/// missing.
 fn examine(
     connection: &mut Connection,
     checks: &LimitCheck,
-) -> Result<Vec<LimitStatus>, LedgerError> {
+) -> Result<Option<Vec<LimitStatus>>, LedgerError> {
     let transaction = connection.transaction().map_err(failed)?;
+    for name in indices::of_check(checks) {
+        if !indices::exists(&transaction, name)? {
+            return Ok(None);
+        }
+    }
     let known = RefCell::default();
-    checks.evaluate(&View::new(
+    let answer = checks.evaluate(&View::new(
         File {
             database: &transaction,
             known: &known,
         },
         checks.now(),
         None,
-    )?)
+    )?);
+    answer.map(Some)
 }
 
 /// Returns the `seq` of the first row of a query.
