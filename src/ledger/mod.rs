@@ -20,6 +20,7 @@ mod key;
 mod memory;
 #[cfg(test)]
 mod model;
+mod one_step;
 mod open;
 mod pending;
 #[cfg(feature = "postgres")]
@@ -60,6 +61,7 @@ pub use export::{write_csv, write_csv_rows, write_jsonl};
 pub use filter::{Filter, Pages};
 pub use freeze::Freeze;
 pub use key::PurchaseKey;
+pub(crate) use one_step::{InStep, Obtained, Signature, SignedPurchase, SignsInStep};
 pub use open::OpenOptions;
 pub use prune::Pruned;
 pub(crate) use purchase::NewPurchase;
@@ -346,6 +348,10 @@ impl Ledger {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// Returns one purchase, or `None` if the ledger does not have it.

@@ -4,9 +4,16 @@
 //! outcome is then kept here, in the memory that all clones of a [`Ledger`] share, and recorded
 //! before anything else is read or decided.
 
+#[cfg(feature = "sqlite")]
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "sqlite")]
+use super::backend::Backend;
 use super::{Ledger, LedgerError, PurchaseKey, Transition};
+
+const NOT_RECORDED: &str =
+    "the ledger did not record an outcome; until it does, the purchase counts as before";
 
 #[derive(Default)]
 pub(super) struct Pending {
@@ -39,11 +46,39 @@ impl Ledger {
     }
 
     /// Records an outcome. Keeps it if that fails, and records it before the next purchase.
+    ///
+    /// A ledger in a SQLite file does not wait for the disk: a later call sees the outcome, and a crash can lose it. The
+    /// payment then counts as spent, as it does without an outcome.
     pub(crate) async fn record_or_keep(&self, purchase: &PurchaseKey, outcome: Transition) {
+        #[cfg(feature = "sqlite")]
+        if self.record_later(purchase, &outcome) {
+            return;
+        }
         if let Err(error) = self.record(purchase, &outcome, self.now()).await {
-            tracing::error!(%error, purchase = %purchase.id, outcome = outcome.name(), "the ledger did not record an outcome; until it does, the purchase counts as before");
+            tracing::error!(%error, purchase = %purchase.id, outcome = outcome.name(), "{NOT_RECORDED}");
             self.add_pending(purchase.clone(), outcome);
         }
+    }
+
+    /// Hands an outcome to the thread of a SQLite file. Returns whether it did.
+    #[cfg(feature = "sqlite")]
+    fn record_later(&self, purchase: &PurchaseKey, outcome: &Transition) -> bool {
+        let Backend::Sqlite(sqlite) = &self.backend else {
+            return false;
+        };
+        if !outcome.is_outcome() {
+            return false;
+        }
+        let (pending, key, kept) = (Arc::clone(&self.pending), purchase.clone(), outcome.clone());
+        let refused = move |error: LedgerError| {
+            tracing::error!(%error, purchase = %key.id, outcome = kept.name(), "{NOT_RECORDED}");
+            pending.outcomes().push((key, kept));
+        };
+        let sent = sqlite.record_later(purchase, outcome, self.now(), refused);
+        if sent.is_ok() {
+            self.room.wake();
+        }
+        sent.is_ok()
     }
 
     /// Records the outcomes that are pending.

@@ -112,6 +112,17 @@ pub(crate) enum Transition {
 }
 
 impl Transition {
+    /// Returns whether this is the outcome of a payment that the ledger holds, by the answer of the seller or without one.
+    ///
+    /// A ledger that loses it counts the payment as it did before: as spent.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn is_outcome(&self) -> bool {
+        matches!(
+            self,
+            Self::Settled { .. } | Self::Rejected { .. } | Self::Unresolved { .. }
+        )
+    }
+
     /// Returns the name of the state that the change leads to.
     pub(crate) const fn name(&self) -> &'static str {
         match self {

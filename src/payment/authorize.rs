@@ -4,41 +4,27 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{B256, U256};
-use secrecy::SecretString;
+use alloy::primitives::B256;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
-use super::balance::Hold;
-use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
-use super::payment::PRESENTER_LEASE;
 use super::resume::{note_approved, of_other_method, of_other_payer};
 use super::sponsor::{self, Sponsorship};
-use super::transport::AfterSigning;
 use super::waiting::Patience;
 use super::{Payer, Payment};
-use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, PaymentStatus};
-use crate::ledger::{
-    self, Flight, NewPurchase, Place, Purchase, PurchaseId, Reservation, Reserved, State, Terms,
-    Transition,
-};
+use crate::ledger::{self, NewPurchase, Place, PurchaseId, Reservation, Reserved, Terms};
 use crate::limit::LimitCheck;
 use crate::origin::Origin;
-use crate::permit2::PermitTransfer;
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
 use crate::request::PurchaseRequest;
-use crate::signer::{Authorization, Signature, SignerError, TransferAuthorization};
-use crate::telemetry::{Event, EventKind, PurchaseEvents};
+use crate::telemetry::{Event, EventKind};
 use crate::text;
-use crate::x402::{self, Additions, By, PaymentProof, PaymentRequired, Version, WireError};
-use crate::x402::{PaymentMethod, Quote, SignedPayment, Sponsored, Verification};
+use crate::x402::{PaymentRequired, Quote, Verification};
 
 /// How long a reservation outlives the signer's own time limit, once for each signature, before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
-/// Version 1 clients date authorizations back, for chains whose clock is late.
-const V1_BACKDATE: u64 = 600;
 
 /// The outcome of one offer, other than an error.
 pub(super) enum Attempt {
@@ -219,6 +205,14 @@ impl Payer {
             terms: order.terms,
             flight: Some(Arc::clone(&flight)),
         };
+        let reservation = Arc::new(reservation);
+        let permit = sponsored.as_ref().map(Sponsorship::permit);
+        if let (Some(key), None | Some(Some(_))) = (self.signer()?.local(), permit)
+            && self.inner.ledger.buys_in_one_step()
+        {
+            let (key, backing) = (Arc::clone(key), (hold, permit.flatten()));
+            return Box::pin(self.buy_in_one_step(order, quote, reservation, key, backing)).await;
+        }
         let reserved = self.inner.ledger.reserve(&reservation).await;
         if let Ok(Reserved::Held(_)) = &reserved {
             self.warn_of_limits(order.request, &reservation, &quote.amount());
@@ -235,7 +229,11 @@ impl Payer {
     }
 
     /// A reservation that the ledger did not make.
-    async fn not_reserved(&self, order: Order<'_>, reserved: Reserved) -> Result<Attempt, Error> {
+    pub(super) async fn not_reserved(
+        &self,
+        order: Order<'_>,
+        reserved: Reserved,
+    ) -> Result<Attempt, Error> {
         let wrong =
             |message: &str| Err(Error::new(ErrorKind::Purchase, message).naming(order.purchase));
         match reserved {
@@ -333,190 +331,10 @@ impl Payer {
         }
     }
 
-    fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
+    pub(super) fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
         quote
             .window()
             .min(self.inner.policy.validity_ceiling(origin))
-    }
-
-    /// Signs for a reserved purchase.
-    ///
-    /// From the moment that the signer is asked, every error carries the payment, unless the signer says that it did
-    /// not sign.
-    async fn sign(
-        &self,
-        order: Order<'_>,
-        quote: &Quote,
-        purchase: Purchase,
-        flight: Arc<Flight>,
-        (hold, sponsored): (Option<Hold>, Option<Sponsorship>),
-    ) -> Result<Payment, Error> {
-        let events = PurchaseEvents::new(
-            &purchase,
-            quote.amount(),
-            self.agent_of(order.request),
-            self.now(),
-        );
-        self.emit(&events.event(EventKind::Reserved));
-        let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events, flight);
-        let authorization = self.authorization(quote, &purchase.origin, purchase.nonce);
-        guard.stage = Stage::Asked {
-            method: quote.payment_method(),
-            valid_before: authorization.valid_before(),
-        };
-        let signing = Signing {
-            asked: self.now(),
-            method: quote.payment_method(),
-            purchase,
-            authorization,
-            guard,
-        };
-        let events = signing.guard.events();
-        let signatures = self.signatures(&signing.authorization, sponsored, events);
-        let signatures = match signatures.await {
-            Ok(signatures) => signatures,
-            Err(error) => return Err(self.unsigned(error, signing).await),
-        };
-        hold.iter().for_each(Hold::sign);
-        let signed = signing.payment();
-        match self
-            .record_signature(order, quote, signing, &signatures)
-            .await
-        {
-            Ok((guard, payload)) => Ok(Payment {
-                guard,
-                signed,
-                version: order.required.version(),
-                payload,
-                again: false,
-                settled: None,
-                delivered: false,
-                settled_early: false,
-                query: text::current(),
-                hold,
-            }),
-            // The ledger may hold the signature all the same, so the amount counts as spent.
-            Err(error) => Err(error.of_payment(&signed, None)),
-        }
-    }
-
-    /// Records the signature. It does not leave the process before the ledger holds it.
-    async fn record_signature(
-        &self,
-        order: Order<'_>,
-        quote: &Quote,
-        signing: Signing,
-        (signature, sponsored): &(Signature, Option<Sponsored>),
-    ) -> Result<(DropGuard, SecretString), AfterSigning> {
-        let payload = signing.encode(order.required, quote, signature, sponsored.as_ref())?;
-        let Signing {
-            mut purchase,
-            authorization,
-            guard,
-            asked,
-            ..
-        } = signing;
-        let now = self.now();
-        let transition = Transition::Signed {
-            lease: purchase.lease_until,
-            valid_before: authorization.valid_before(),
-            payload: payload.clone(),
-            presenter_lease_until: now.after(PRESENTER_LEASE),
-        };
-        let ledger = &self.inner.ledger;
-        ledger.record(guard.key(), &transition, now).await?;
-        guard.disarm();
-        purchase.apply(&transition, now)?;
-        let events = PurchaseEvents::new(
-            &purchase,
-            authorization.amount(),
-            self.agent_of(order.request),
-            now,
-        );
-        self.emit(&Event {
-            elapsed: Some(asked.until(now)),
-            ..events.event(EventKind::Signed)
-        });
-        let flight = Arc::clone(&guard.flight);
-        flight.sign();
-        let guard = DropGuard::new(self, purchase.key(), Stage::Signed, events, flight);
-        Ok((guard, payload))
-    }
-
-    fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> Authorization {
-        let now = self.now().secs();
-        let valid_after = match quote.version() {
-            Version::V1 => now.saturating_sub(V1_BACKDATE),
-            Version::V2 => 0,
-        };
-        let until = now.saturating_add(self.validity(origin, quote).as_secs());
-        let (asset, value) = (quote.asset().clone(), quote.value());
-        let parties = (self.address(), quote.pay_to());
-        let valid = (valid_after, until);
-        match quote.by() {
-            By::Eip3009 => TransferAuthorization::new(asset, parties, value, valid, nonce).into(),
-            By::Permit2 | By::Upto { .. } => {
-                let (facilitator, nonce) = (quote.facilitator(), U256::from_be_bytes(nonce.0));
-                PermitTransfer::new(asset, parties, value, facilitator, valid, nonce).into()
-            }
-        }
-    }
-
-    /// Records the failure of a signer, and returns its error.
-    async fn unsigned(&self, error: SignerError, mut signing: Signing) -> Error {
-        let timed_out = error.is_timeout();
-        if !timed_out {
-            // The signer says that there is no signature.
-            signing.guard.stage = Stage::of(&signing.purchase);
-        }
-        let Signing {
-            purchase, guard, ..
-        } = &signing;
-        let reason = text::excerpt(&error.to_string());
-        let transition = if timed_out {
-            Transition::SignerTimedOut {
-                method: signing.method,
-                valid_before: signing.authorization.valid_before(),
-                reason,
-            }
-        } else if purchase.state == State::Reserved {
-            Transition::Voided {
-                lease: purchase.lease_until,
-            }
-        } else {
-            Transition::Unresolved {
-                reason,
-                answer: None,
-            }
-        };
-        let recorded = self
-            .inner
-            .ledger
-            .record(guard.key(), &transition, self.now())
-            .await;
-        match recorded {
-            Ok(()) => {
-                guard.disarm();
-                if timed_out {
-                    self.note_unresolved(signing.authorization.valid_before());
-                }
-                let unresolved = timed_out || purchase.state != State::Reserved;
-                self.emit(&guard.events().event(if unresolved {
-                    EventKind::Unresolved
-                } else {
-                    EventKind::Unsigned
-                }));
-            }
-            // The guard emits the event, and has the failure recorded later.
-            Err(error) => {
-                tracing::error!(%error, purchase = %purchase.id, "the ledger did not record a signer's failure");
-            }
-        }
-        if timed_out {
-            Error::from(error).of_payment(&signing.payment(), None)
-        } else {
-            Error::from(error).of_purchase(purchase)
-        }
     }
 
     fn new_purchase(&self, order: Order<'_>, facts: &Facts<'_>) -> Result<NewPurchase, Error> {
@@ -539,49 +357,6 @@ impl Payer {
             credential: None,
             terms: kept_terms(order.required, facts.quote),
         })
-    }
-}
-
-/// A reserved purchase while the signer is asked.
-struct Signing {
-    purchase: Purchase,
-    method: PaymentMethod,
-    authorization: Authorization,
-    guard: DropGuard,
-    asked: Timestamp,
-}
-
-impl Signing {
-    fn payment(&self) -> SignedPayment {
-        SignedPayment {
-            purchase: self.purchase.id.clone(),
-            amount: self.authorization.amount(),
-            method: self.method,
-            payer: self.authorization.from(),
-            pay_to: self.authorization.to(),
-            nonce: self.authorization.nonce(),
-            valid_before: self.authorization.valid_before(),
-        }
-    }
-
-    /// The header that carries the payment.
-    fn encode(
-        &self,
-        required: &PaymentRequired,
-        quote: &Quote,
-        signature: &Signature,
-        sponsored: Option<&Sponsored>,
-    ) -> Result<SecretString, WireError> {
-        let proof = match &self.authorization {
-            Authorization::Transfer(transfer) => PaymentProof::transfer(transfer, signature),
-            Authorization::Permit(permit) => PaymentProof::permit(permit, signature),
-        };
-        let added = Additions {
-            identifier: &self.purchase.identifier,
-            sponsored,
-        };
-        let json = x402::encode_payment(required, quote.offer(), &proof, added)?;
-        Ok(SecretString::from(x402::encode_header(&json)))
     }
 }
 

@@ -11,6 +11,7 @@ mod deadline;
 mod drop_guard;
 mod freeze_switch;
 mod kept_terms;
+mod one_step;
 mod other_calls;
 // The file is named after the type that it holds.
 #[expect(clippy::module_inception, reason = "the file holds the type Payment")]
@@ -21,6 +22,7 @@ mod reply;
 mod resume;
 mod retry;
 mod sign_in;
+mod signing;
 mod sponsor;
 mod terms_cache;
 mod transport;

@@ -63,6 +63,29 @@ pub struct Payment {
     pub(super) hold: Option<Hold>,
 }
 
+impl Payment {
+    /// Returns a payment that was signed now. The ledger holds it.
+    pub(super) fn signed(
+        guard: DropGuard,
+        signed: SignedPayment,
+        version: Version,
+        (payload, hold): (SecretString, Option<Hold>),
+    ) -> Self {
+        Self {
+            guard,
+            signed,
+            version,
+            payload,
+            again: false,
+            settled: None,
+            delivered: false,
+            settled_early: false,
+            query: text::current(),
+            hold,
+        }
+    }
+}
+
 impl fmt::Debug for Payment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payment")

@@ -11,7 +11,7 @@ use super::allowance;
 use super::authorize::Order;
 use crate::ledger::Terms;
 use crate::money::format_coins;
-use crate::permit2::{Approval, MissingAllowance};
+use crate::permit2::{Approval, MissingAllowance, PermitTransfer};
 use crate::policy::{Denial, Facts};
 use crate::signer::{AnySigner, Authorization, Signature, SignerError, TokenPermit};
 use crate::telemetry::PurchaseEvents;
@@ -26,6 +26,16 @@ pub(super) enum Sponsorship {
     /// A permit of the token with this nonce.
     Permit(U256),
     Transaction(Box<Approval>),
+}
+
+impl Sponsorship {
+    /// Returns the nonce of the permit, or `None` if it is a transaction.
+    pub(super) const fn permit(&self) -> Option<U256> {
+        match self {
+            Self::Permit(nonce) => Some(*nonce),
+            Self::Transaction(_) => None,
+        }
+    }
 }
 
 impl Payer {
@@ -159,13 +169,7 @@ impl Payer {
         let signer = signer.ok_or_else(|| SignerError::unavailable("the payer has no signer"))?;
         let sponsored = match (sponsorship, authorization) {
             (Some(Sponsorship::Permit(nonce)), Authorization::Permit(permit)) => {
-                let token = TokenPermit::new(
-                    permit.asset().clone(),
-                    permit.from(),
-                    permit.value(),
-                    nonce,
-                    permit.deadline(),
-                );
+                let token = token_permit(permit, nonce);
                 let signature = signer.sign_token_permit(&token).await?;
                 Some(Sponsored::permit(&token, &signature))
             }
@@ -185,6 +189,17 @@ impl Payer {
         let signature = self.accepted(authorization, signature, events).await?;
         Ok((signature, sponsored))
     }
+}
+
+/// Returns the approval of Permit2 by EIP-2612 for the amount of a payment.
+pub(super) fn token_permit(permit: &PermitTransfer, nonce: U256) -> TokenPermit {
+    TokenPermit::new(
+        permit.asset().clone(),
+        permit.from(),
+        permit.value(),
+        nonce,
+        permit.deadline(),
+    )
 }
 
 /// Adds to the reason of a question that an approval would be signed, too.

@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::curve::PrivateKey;
 use super::{
-    Approval, CancelAuthorization, PermitTransfer, SignInMessage, Signature, Signer, SignerError,
-    TokenPermit, TransferAuthorization,
+    Approval, Authorization, CancelAuthorization, PermitTransfer, SignInMessage, Signature, Signer,
+    SignerError, TokenPermit, TransferAuthorization,
 };
 
 /// A private key in the memory of this process, which is wiped when it is dropped.
@@ -156,6 +156,16 @@ impl LocalSigner {
 
     pub(crate) fn sign_now(&self, authorization: &TransferAuthorization) -> Signature {
         self.key.sign(authorization.digest())
+    }
+
+    /// Signs either message of a payment, without waiting.
+    pub(crate) fn sign_payment(&self, authorization: &Authorization) -> Signature {
+        self.key.sign(authorization.digest())
+    }
+
+    /// Signs an approval by EIP-2612, without waiting.
+    pub(crate) fn sign_token_permit_now(&self, permit: &TokenPermit) -> Signature {
+        self.key.sign(permit.digest())
     }
 }
 

@@ -14,7 +14,7 @@ mod new_keystore;
 #[cfg(all(fuzzing, feature = "keystore"))]
 pub(crate) use keystore::open_cheap;
 
-use std::any::TypeId;
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -373,21 +373,28 @@ impl<S: Signer> DynSigner for S {
 #[derive(Clone)]
 pub(crate) struct AnySigner {
     signer: Arc<dyn DynSigner>,
-    /// Whether the signer is a [`LocalSigner`].
+    /// The signer again, if it is a [`LocalSigner`], whose key is in this process.
     ///
-    /// Its signatures need no check: it signs the digest that a check computes, with the key of its
-    /// address. A check takes twice as long as the signature.
-    local: bool,
+    /// It signs without waiting, so the ledger can have it sign inside of a transaction. Its signatures need no check: it
+    /// signs the digest that a check computes, with the key of its address. A check takes twice as long as the signature.
+    local: Option<Arc<LocalSigner>>,
 }
 
 impl AnySigner {
     pub(crate) fn new<S: Signer>(signer: S) -> Self {
-        let kind = TypeId::of::<S>();
-        let local = kind == TypeId::of::<LocalSigner>() || kind == TypeId::of::<Arc<LocalSigner>>();
+        let signer = Arc::new(signer);
+        let any = || Arc::clone(&signer) as Arc<dyn Any + Send + Sync>;
+        let shared = || any().downcast::<Arc<LocalSigner>>().ok();
+        let local = any().downcast::<LocalSigner>().ok();
         Self {
-            signer: Arc::new(signer),
-            local,
+            local: local.or_else(|| shared().map(|shared| Arc::clone(&*shared))),
+            signer,
         }
+    }
+
+    /// Returns the signer if its key is in this process: it signs without waiting.
+    pub(crate) const fn local(&self) -> Option<&Arc<LocalSigner>> {
+        self.local.as_ref()
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -414,7 +421,7 @@ impl AnySigner {
         };
         let signature = self.in_time(signing).await?;
         match self.signer.account() {
-            AccountKind::Eoa if self.local && authorization.from() == self.address() => {
+            AccountKind::Eoa if self.local.is_some() && authorization.from() == self.address() => {
                 Ok(signature)
             }
             AccountKind::Eoa => Ok(check(

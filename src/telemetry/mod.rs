@@ -409,6 +409,11 @@ impl PurchaseEvents {
         }
     }
 
+    /// Returns the facts with another time from which [`timed`](Self::timed) counts.
+    pub(crate) fn since(self, since: Timestamp) -> Self {
+        Self { since, ..self }
+    }
+
     pub(crate) const fn origin(&self) -> &Origin {
         &self.origin
     }

@@ -273,6 +273,21 @@ impl PaymentRequired {
                 .eq(other.offers.iter().map(read))
     }
 
+    /// Returns the parts that a payment for this offer repeats. The offer is the only one of them.
+    pub(crate) fn of_offer(&self, offer: usize) -> Self {
+        Self {
+            resource: self.resource.clone(),
+            extensions: self.extensions.clone(),
+            offers: self.offers.get(offer).cloned().into_iter().collect(),
+            error: None,
+            resource_url: None,
+            description: None,
+            sign_in: None,
+            signed_offers: None,
+            ..*self
+        }
+    }
+
     pub(crate) fn raw_resource(&self) -> Option<&RawValue> {
         self.resource.as_deref()
     }

@@ -11,6 +11,7 @@ mod denials;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
+pub(super) mod one_step;
 mod pages;
 mod permits;
 pub(super) mod proved;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 
 use self::denials::*;
 use self::limits::*;
+use self::one_step::*;
 use self::pages::*;
 use self::permits::*;
 use self::proved::*;
@@ -371,6 +373,10 @@ conformance! {
     a_claimed_charge_frees_no_room_and_a_proved_one_does
     a_proof_never_counts_more_than_was_signed
     a_refund_is_at_most_the_proved_charge
+    a_purchase_is_held_signed_and_recorded_in_one_step
+    a_key_that_fails_leaves_the_hold_and_a_caller_that_left_leaves_nothing
+    calls_at_once_sign_exactly_as_many_as_fit
+    changed_terms_are_signed_in_one_step_under_the_same_nonce
 }
 
 /// Origin, network, payee, tag, agent.

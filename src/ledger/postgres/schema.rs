@@ -4,7 +4,7 @@ use tokio_postgres::Transaction;
 
 use super::pool::Failure;
 use crate::ledger::LedgerError;
-use crate::ledger::sql::scope::create_indices;
+use crate::ledger::sql::scope::indices;
 use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES, VERSION};
 
 /// `chain_head` has one row: the end of the chain of events, and the number of purchases. Every write
@@ -117,11 +117,12 @@ async fn migrate(transaction: &Transaction<'_>) -> Result<(), Failure> {
 
 async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
+    let by_scope: String = indices("").map(|(_, sql)| format!("{sql};\n")).concat();
     let rows = format!(
         "INSERT INTO chain_head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
     );
     transaction
-        .batch_execute(&[&tables(), &create_indices(""), MORE_TABLES, &rows].join("\n"))
+        .batch_execute(&[&tables(), &by_scope, MORE_TABLES, &rows].join("\n"))
         .await?;
     Ok(())
 }

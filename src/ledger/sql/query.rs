@@ -32,9 +32,8 @@ const CHARGE: &str = "seq, origin, state, network, asset, coalesce(verified_char
     coalesce(verified_usd_micros, usd_micros) AS usd_micros, refunded, status";
 /// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has the same
-/// condition.
-const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
+/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has a condition that this one implies.
+const UNPROVEN: &str = "proof IS NULL AND live = 1 AND credential IS NULL AND (state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// The condition of [`failed`].
 #[cfg(feature = "postgres")]
 /// As [`Purchase::failed`](crate::ledger::Purchase::failed).
@@ -57,12 +56,12 @@ const NOTHING: i64 = 0;
 pub(in crate::ledger) enum Part {
     /// All purchases.
     All,
-    /// Held or signed purchases, which are few.
+    /// Holds without a signature, which are few. They count at the end of time.
     #[cfg(feature = "sqlite")]
-    UnderWay,
+    Held,
     /// All other purchases.
     #[cfg(feature = "sqlite")]
-    Done,
+    Timed,
 }
 
 impl Part {
@@ -71,9 +70,9 @@ impl Part {
         match self {
             Self::All => "true",
             #[cfg(feature = "sqlite")]
-            Self::UnderWay => "(state = 'reserved' OR state = 'signed')",
+            Self::Held => "state = 'reserved'",
             #[cfg(feature = "sqlite")]
-            Self::Done => "state <> 'reserved' AND state <> 'signed'",
+            Self::Timed => "counts_at < 9223372036854775807",
         }
     }
 }

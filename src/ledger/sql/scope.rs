@@ -25,14 +25,14 @@ const INDICES: [(&str, &str, &str); 8] = [
     ("by_agent", "agent, ", " AND agent IS NOT NULL"),
 ];
 
-/// Returns the SQL that creates the indices of purchases by scope. `condition` begins with `AND` or is empty.
-pub(in crate::ledger) fn create_indices(condition: &str) -> String {
-    let index = |(name, scope, also)| {
-        format!(
-            "CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also};"
-        )
-    };
-    INDICES.map(index).join("\n")
+/// Returns the name and the SQL of each index of purchases by scope. `condition` begins with `AND` or is empty.
+pub(in crate::ledger) fn indices(condition: &str) -> [(&'static str, String); INDICES.len()] {
+    INDICES.map(|(name, scope, also)| {
+        let sql = format!(
+            "CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also}"
+        );
+        (name, sql)
+    })
 }
 
 /// A condition with the values of its placeholders, in order.

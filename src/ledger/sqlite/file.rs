@@ -6,7 +6,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use super::known::Known;
-use super::{failed, totals};
+use super::{failed, indices, totals};
 use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::query::{self, Query};
 use crate::ledger::sql::row::Columns;
@@ -30,6 +30,15 @@ impl File<'_> {
             "the file has the known purchase"
         );
         known.map_or_else(|| find(self.database, key), |known| Ok(Some(known)))
+    }
+
+    /// Creates the index, unless the file has it.
+    pub(super) fn ensure_index(self, name: &'static str) -> Result<(), LedgerError> {
+        if !self.known.borrow().has_index(name) {
+            indices::create(self.database, name)?;
+            self.known.borrow_mut().put_index(name);
+        }
+        Ok(())
     }
 
     /// Writes the purchase over its stored form `before`, and the event of the change.

@@ -268,6 +268,32 @@ pub(super) struct Guard {
     length: AtomicU64,
     /// Why the ledger cannot be used until it is opened again.
     lost: OnceLock<String>,
+    #[cfg(test)]
+    pub(super) costs: Costs,
+}
+
+/// Counts for tests.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    pub(super) transactions: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    /// Looks at the files, one for each read and two for each transaction.
+    pub(super) looks: AtomicU64,
+}
+
+#[cfg(test)]
+impl Costs {
+    pub(super) fn count(&self, sync: super::writer::Sync) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        let is_synced = u64::from(sync == super::writer::Sync::Now);
+        self.syncs.fetch_add(is_synced, Ordering::Relaxed);
+    }
+
+    /// Returns transactions, syncs and looks so far.
+    pub(super) fn all(&self) -> [u64; 3] {
+        [&self.transactions, &self.syncs, &self.looks].map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
 impl Guard {
@@ -280,12 +306,16 @@ impl Guard {
             identities: [database.identity, log.identity, witness.identity],
             length: AtomicU64::new(database.length),
             lost: OnceLock::new(),
+            #[cfg(test)]
+            costs: Costs::default(),
             files,
         })
     }
 
     /// Looks at the files, and refuses them unless all are still the same.
     pub(super) fn check(&self) -> Result<Look, LedgerError> {
+        #[cfg(test)]
+        self.costs.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(reason) = self.lost.get() {
             return Err(LedgerError::Damaged(reason.clone()));
         }

@@ -29,6 +29,10 @@ pub(super) struct Known {
     added_at: Option<Timestamp>,
     pub(super) head: Option<Head>,
     pub(super) last_seq: Option<u64>,
+    /// Whether the transaction must be on disk before it is answered, though none of its writes says so.
+    must_sync: bool,
+    /// Indices that the file has.
+    indices: Vec<&'static str>,
 }
 
 /// The version of the file that a transaction sees.
@@ -82,6 +86,23 @@ impl Known {
             }
             _ => self.purchases.remove(&entry.key()),
         };
+    }
+
+    /// The transaction takes room that the ledger had given back.
+    pub(super) const fn require_sync(&mut self) {
+        self.must_sync = true;
+    }
+
+    pub(super) const fn take_must_sync(&mut self) -> bool {
+        std::mem::replace(&mut self.must_sync, false)
+    }
+
+    pub(super) fn has_index(&self, name: &str) -> bool {
+        self.indices.contains(&name)
+    }
+
+    pub(super) fn put_index(&mut self, name: &'static str) {
+        self.indices.push(name);
     }
 
     pub(super) fn knows_totals(&self, scope: &Scope) -> bool {

@@ -1,24 +1,34 @@
-//! The migration of a file from the schema version before this one.
+//! The migration of a file from an earlier schema version.
 
 use rusqlite::Connection;
 
 use super::failed;
-use super::schema::{TRIGGERS, by_state};
+use super::schema::{TRIGGERS, VERSION, tables};
 use crate::ledger::LedgerError;
-use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES, VERSION};
+use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES};
 
-/// Writes the purchases of version 10 to a table of version 11, in the transaction of the caller.
+/// The version with the columns of this one, and more indices.
+pub(super) const MORE_INDICES: i64 = 11;
+/// The versions that bursar migrates when it opens a file.
+pub(super) const FROM: [i64; 2] = [OLDEST, MORE_INDICES];
+
+/// Writes the purchases of an earlier version to a table of this one, in the transaction of the caller.
 ///
 /// SQLite would append new columns to the text of the old table, and the text of each table is compared when a ledger is
-/// opened. No row of the events changes: the hash of a purchase leaves new columns out while they are as they are here.
-pub(super) fn migrate(file: &Connection) -> Result<(), LedgerError> {
+/// opened. No row of the events changes: the hash of a purchase leaves new columns out while they are as they are here. A program
+/// of the earlier version that still has the file open finds its indices no more, and can write nothing.
+pub(super) fn migrate(file: &Connection, from: i64) -> Result<(), LedgerError> {
     let table = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'purchases'";
-    if names(file, table)?.as_slice() != [old_table()] {
+    let (expected, new) = match from {
+        OLDEST => (without_new_columns(), NEW_COLUMNS.as_slice()),
+        _ => (table_of(TABLES).to_owned(), [].as_slice()),
+    };
+    if names(file, table)?.as_slice() != [expected] {
         return Err(LedgerError::Damaged(format!(
-            "`purchases` is not as schema version {OLDEST} has it"
+            "`purchases` is not as schema version {from} has it"
         )));
     }
-    let old = names(file, "SELECT name FROM pragma_table_info('purchases')")?.join(", ");
+    let old = names(file, "SELECT name FROM pragma_table_info('purchases')")?;
     let indices = names(
         file,
         "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'purchases' AND sql IS NOT NULL",
@@ -27,38 +37,50 @@ pub(super) fn migrate(file: &Connection) -> Result<(), LedgerError> {
         .iter()
         .map(|name| format!("DROP INDEX \"{}\";\n", name.replace('"', "\"\"")))
         .collect();
-    let create: String = TABLES
-        .split_inclusive(";\n")
-        .filter(|statement| statement.contains(" purchases ("))
-        .collect();
-    let (new, values): (Vec<_>, Vec<_>) = NEW_COLUMNS.into_iter().unzip();
-    let (new, values) = (new.join(", "), values.join(", "));
+    let tables = tables();
+    let create = table_of(&tables);
+    let (names, values): (Vec<_>, Vec<_>) = old
+        .iter()
+        .map(|name| (name.as_str(), name.as_str()))
+        .chain(new.iter().copied())
+        .unzip();
+    let (columns, values) = (names.join(", "), values.join(", "));
     let drop_triggers: String = TRIGGERS
         .lines()
         .filter_map(|line| line.strip_prefix("CREATE TRIGGER "))
         .filter_map(|line| line.split(' ').next())
         .map(|name| format!("DROP TRIGGER IF EXISTS {name};\n"))
         .collect();
-    let by_state = by_state();
+    let create_indices: String = tables
+        .lines()
+        .filter(|line| line.starts_with("CREATE INDEX "))
+        .map(|line| format!("{line}\n"))
+        .collect();
     file.execute_batch(&format!(
         "{drop_triggers}{drop_indices}
-         ALTER TABLE purchases RENAME TO purchases_{OLDEST};
-         {create}
-         INSERT INTO purchases ({old}, {new}) SELECT {old}, {values} FROM purchases_{OLDEST};
-         DROP TABLE purchases_{OLDEST};
-         {by_state}
+         ALTER TABLE purchases RENAME TO purchases_{from};
+         {create};
+         INSERT INTO purchases ({columns}) SELECT {values} FROM purchases_{from};
+         DROP TABLE purchases_{from};
+         {create_indices}
          {TRIGGERS}
          PRAGMA user_version = {VERSION};"
     ))
     .map_err(failed)?;
-    tracing::warn!("the ledger was migrated from schema version {OLDEST} to {VERSION}");
+    tracing::warn!("the ledger was migrated from schema version {from} to {VERSION}");
     Ok(())
 }
 
-/// Returns the SQL of the table of purchases of version 10: without the new columns.
-fn old_table() -> String {
-    let table = TABLES.split(";\n").next().unwrap_or_default().trim();
-    let (begin, rest) = table.split_once("    payment_method").unwrap_or_default();
+/// Returns the SQL of the table of purchases: the first statement.
+fn table_of(tables: &str) -> &str {
+    tables.split(";\n").next().unwrap_or_default().trim()
+}
+
+/// Returns the SQL of the table of purchases of version 10.
+fn without_new_columns() -> String {
+    let (begin, rest) = table_of(TABLES)
+        .split_once("    payment_method")
+        .unwrap_or_default();
     let (_, end) = rest.split_once("    last_event").unwrap_or_default();
     format!("{begin}    last_event{end}")
 }

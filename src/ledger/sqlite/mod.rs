@@ -3,6 +3,7 @@
 mod copy;
 mod file;
 mod guard;
+mod indices;
 mod known;
 mod migration;
 mod mounts;
@@ -19,6 +20,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -28,17 +30,20 @@ use tokio::sync::oneshot;
 
 use self::file::{File, Line};
 use self::guard::{Files, Guard};
+use self::indices::BY_SELLER;
 use self::reader::Reader;
 use self::view::View;
 use self::writer::{Job, Read, Sync, Write, Writer};
 use super::denials::DenialCount;
 use super::hash_chain::Audit;
+use super::one_step::Step;
 use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, OpenOptions, Plan, Purchase,
-    PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Obtained, OpenOptions, Plan, Purchase,
+    PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, SignsInStep, Transition,
+    Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -63,6 +68,8 @@ pub(super) struct Sqlite {
 /// The thread that has the file open. The last handle waits until it has closed the file.
 struct Thread {
     jobs: Option<Sender<Job>>,
+    /// The number of writes that no caller waits for, and that are not made yet.
+    later: Arc<AtomicUsize>,
     handle: Option<JoinHandle<()>>,
     /// The process that the thread runs in. A fork of it has no such thread.
     process: u32,
@@ -118,6 +125,7 @@ impl Sqlite {
         let reader = guard.clone().map(|guard| Arc::new(Reader::new(guard)));
         let thread = Thread {
             jobs: Some(jobs),
+            later: Arc::default(),
             handle: Some(handle),
             process: process::id(),
             guard,
@@ -217,6 +225,10 @@ impl Sqlite {
             return self.read(work).await;
         };
         self.thread.check_process()?;
+        if self.thread.later.load(Ordering::Acquire) > 0 {
+            // The other connection must see what this process has recorded.
+            self.read(|_| Ok(())).await?;
+        }
         let (answer, answered) = oneshot::channel();
         reader.send(Box::new(move |connection| {
             if !answer.is_closed() {
@@ -251,6 +263,16 @@ impl Sqlite {
             .await
     }
 
+    pub(super) async fn buy(
+        &self,
+        reservation: &Arc<Reservation>,
+        signer: &Arc<dyn SignsInStep>,
+    ) -> Result<Obtained, LedgerError> {
+        let (reservation, signer) = (Arc::clone(reservation), Arc::clone(signer));
+        self.write(Sync::Now, move |file| buy(file, &reservation, &*signer))
+            .await
+    }
+
     pub(super) async fn record(
         &self,
         purchase: &PurchaseKey,
@@ -260,10 +282,48 @@ impl Sqlite {
         let (purchase, transition) = (purchase.clone(), transition.clone());
         let sync = match &transition {
             Transition::Presented { .. } | Transition::Voided { .. } => Sync::WithTheNext,
+            // Without it, the purchase stays signed, and counts as it did.
+            transition if transition.is_outcome() => Sync::WithTheNext,
             _ => Sync::Now,
         };
         self.write(sync, move |file| record(file, &purchase, &transition, now))
             .await
+    }
+
+    /// As [`record`](Self::record), without waiting. Calls `refused` if the change cannot be recorded.
+    ///
+    /// Every later call sees the change. It is in the file some milliseconds later, and on disk within a second.
+    pub(super) fn record_later(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+        refused: impl FnOnce(LedgerError) + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        let (purchase, transition) = (purchase.clone(), transition.clone());
+        let work = move |file: File<'_>| record(file, &purchase, &transition, now);
+        self.send_later(work, |recorded| {
+            if let Err(error) = recorded {
+                refused(error);
+            }
+        })
+    }
+
+    /// Sends a write that no caller waits for.
+    fn send_later(
+        &self,
+        work: impl Fn(File<'_>) -> Result<(), LedgerError> + Send + 'static,
+        answer: impl FnOnce(Result<(), LedgerError>) + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        let later = Arc::clone(&self.thread.later);
+        later.fetch_add(1, Ordering::AcqRel);
+        let job = Write::later(work, move |made| {
+            answer(made);
+            later.fetch_sub(1, Ordering::AcqRel);
+        });
+        self.send(Job::Write(job)).inspect_err(|_| {
+            self.thread.later.fetch_sub(1, Ordering::AcqRel);
+        })
     }
 
     pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
@@ -301,12 +361,11 @@ impl Sqlite {
     /// Does not wait for the thread.
     pub(super) fn add_denials_later(&self, denials: Vec<DenialCount>) -> Result<(), LedgerError> {
         let work = move |file: File<'_>| count(file, &denials);
-        let job = Write::new(Sync::WithTheNext, work, |counted| {
+        self.send_later(work, |counted| {
             if let Err(error) = counted {
                 tracing::debug!(%error, "the ledger did not count denials");
             }
-        });
-        self.send(Job::Write(job))
+        })
     }
 
     pub(super) async fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
@@ -325,9 +384,20 @@ impl Sqlite {
         &self,
         checks: &LimitCheck,
     ) -> Result<Vec<LimitStatus>, LedgerError> {
+        let asked = checks.clone();
+        if let Some(answer) = self
+            .read(move |connection| examine(connection, &asked))
+            .await?
+        {
+            return Ok(answer);
+        }
+        // An index of these limits is missing. To create it needs the write lock.
         let checks = checks.clone();
-        self.read(move |connection| examine(connection, &checks))
-            .await
+        self.write(Sync::WithTheNext, move |file| {
+            prepare(file, &checks)?;
+            checks.evaluate(&View::new(file, checks.now(), None)?)
+        })
+        .await
     }
 
     pub(super) async fn purchase(
@@ -365,9 +435,25 @@ impl Sqlite {
 
     pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
         let bought = query::bought("purchases INDEXED BY by_seller", bought);
+        let asked = bought.clone();
         let found = self
-            .read(move |connection| number(connection, bought))
+            .read(
+                move |connection| match indices::exists(connection, BY_SELLER)? {
+                    true => number(connection, asked).map(Some),
+                    false => Ok(None),
+                },
+            )
             .await?;
+        let found = match found {
+            Some(found) => found,
+            None => {
+                self.write(Sync::WithTheNext, move |file| {
+                    file.ensure_index(BY_SELLER)?;
+                    number(file.database, bought.clone())
+                })
+                .await?
+            }
+        };
         Ok(found.is_some())
     }
 
@@ -384,32 +470,101 @@ fn thread_stopped() -> LedgerError {
     LedgerError::store("the ledger's thread has stopped")
 }
 
+/// A purchase that every limit allowed, before it is written.
+struct Allowed {
+    purchase: Box<Purchase>,
+    stored: Option<Purchase>,
+    /// Holds of others that lapsed.
+    lapsed: Vec<Purchase>,
+}
+
+/// Looks the purchase up and checks every limit. Writes nothing.
+///
 /// The transaction takes the write lock before it reads, so no other hold is written between the
 /// checks and this one.
-fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+fn allow(
+    file: File<'_>,
+    reservation: &Reservation,
+) -> Result<Result<Allowed, Reserved>, LedgerError> {
     let known = file::read(file.database, query::with_id(&reservation.purchase.id))?;
     let (stored, plan) = reservation.plan(known);
     let mut purchase = match plan {
         Plan::Hold(purchase) => purchase,
-        Plan::Answer(answer) => return Ok(answer),
+        Plan::Answer(answer) => return Ok(Err(answer)),
     };
+    prepare(file, &reservation.checks)?;
     let view = View::new(file, reservation.checks.now(), stored.as_ref())?;
-    let denial = reservation.checks.deny(&view)?;
-    if let Some(denial) = denial {
-        return Ok(Reserved::Denied(Box::new(denial)));
+    if let Some(denial) = reservation.checks.deny(&view)? {
+        return Ok(Err(Reserved::Denied(Box::new(denial))));
     }
-    for lapsed in view.lapsed() {
-        if let Some(voided) = reservation.lapse(lapsed) {
-            file.write(&voided, Some(lapsed))?;
-        }
-    }
+    let lapsed = view.into_lapsed();
     purchase.seq = match &stored {
         Some(stored) => stored.seq,
         None => file.next_seq()?,
     };
-    file.write(&purchase, stored.as_ref())?;
-    reservation.note_held(&purchase);
+    Ok(Ok(Allowed {
+        purchase,
+        stored,
+        lapsed,
+    }))
+}
+
+/// Writes a purchase that was allowed, after the holds of others that lapsed.
+fn hold(
+    file: File<'_>,
+    reservation: &Reservation,
+    (stored, lapsed): (Option<&Purchase>, &[Purchase]),
+    purchase: &Purchase,
+) -> Result<(), LedgerError> {
+    for lapsed in lapsed {
+        if let Some(voided) = reservation.lapse(lapsed) {
+            file.write(&voided, Some(lapsed))?;
+        }
+    }
+    file.write(purchase, stored)?;
+    reservation.note_held(purchase);
+    Ok(())
+}
+
+fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    let Allowed {
+        purchase,
+        stored,
+        lapsed,
+    } = match allow(file, reservation)? {
+        Ok(allowed) => allowed,
+        Err(answer) => return Ok(answer),
+    };
+    hold(file, reservation, (stored.as_ref(), &lapsed), &purchase)?;
     Ok(Reserved::Held(purchase))
+}
+
+/// As [`reserve`], and signs before it writes. The caller gets the signature after the commit.
+fn buy(
+    file: File<'_>,
+    reservation: &Reservation,
+    signer: &dyn SignsInStep,
+) -> Result<Obtained, LedgerError> {
+    let Allowed {
+        purchase,
+        stored,
+        lapsed,
+    } = match allow(file, reservation)? {
+        Ok(allowed) => allowed,
+        Err(answer) => return Ok(Obtained::NotHeld(answer)),
+    };
+    let before = (stored.as_ref(), lapsed.as_slice());
+    match Step::sign(purchase, signer)? {
+        Step::Signed(signed) => {
+            hold(file, reservation, before, &signed.purchase)?;
+            Ok(Obtained::Signed(signed))
+        }
+        Step::Held(held) => {
+            hold(file, reservation, before, &held)?;
+            Ok(Obtained::Unsigned(held))
+        }
+        Step::Abandoned => Ok(Obtained::Abandoned),
+    }
 }
 
 fn record(
@@ -423,6 +578,10 @@ fn record(
         .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
     let mut next = stored.clone();
     next.apply(transition, now)?;
+    if stored.is_void() && !next.is_void() {
+        // It counts again. A power cut must not lose that.
+        file.known.borrow_mut().require_sync();
+    }
     file.write(&next, Some(&stored))
 }
 
@@ -451,21 +610,33 @@ fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {
     file::first(connection, query::frozen(), |line| row::freeze(line))
 }
 
-/// Answers all checks in one read transaction, so that all answers are of the same moment.
+/// Creates the indices that the checks need, unless the file has them.
+fn prepare(file: File<'_>, checks: &LimitCheck) -> Result<(), LedgerError> {
+    indices::of_check(checks).try_for_each(|name| file.ensure_index(name))
+}
+
+/// Answers all checks in one read transaction, so that all answers are of the same moment. Returns `None` if an index is
+/// missing.
 fn examine(
     connection: &mut Connection,
     checks: &LimitCheck,
-) -> Result<Vec<LimitStatus>, LedgerError> {
+) -> Result<Option<Vec<LimitStatus>>, LedgerError> {
     let transaction = connection.transaction().map_err(failed)?;
+    for name in indices::of_check(checks) {
+        if !indices::exists(&transaction, name)? {
+            return Ok(None);
+        }
+    }
     let known = RefCell::default();
-    checks.evaluate(&View::new(
+    let answer = checks.evaluate(&View::new(
         File {
             database: &transaction,
             known: &known,
         },
         checks.now(),
         None,
-    )?)
+    )?);
+    answer.map(Some)
 }
 
 /// Returns the `seq` of the first row of a query.

@@ -12,17 +12,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::failed;
 use super::guard::{self, Files, Guard};
-use super::migration::migrate;
+use super::indices;
+use super::migration::{self, migrate};
 use super::totals::TABLE as TOTALS;
 use super::witness::{self, Note, Watch};
-use crate::ledger::sql::query::Part;
-use crate::ledger::sql::scope::create_indices;
-use crate::ledger::sql::tables::{OLDEST, TABLES, VERSION};
+use crate::ledger::sql::tables::TABLES;
 use crate::ledger::{LedgerError, OpenOptions};
 
 /// The time that a call waits for another process that is writing.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
+/// The version of the tables and indices in a file.
+pub(super) const VERSION: i64 = 12;
 /// Identifies a SQLite file as a ledger of bursar: `burs` in ASCII.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Every scope with every window has a statement of its own.
@@ -167,8 +168,8 @@ fn claim(connection: &mut Connection, files: Option<&Files>) -> Result<Claimed, 
         .map_err(failed)?;
     let application = number(&file, "PRAGMA application_id")?;
     let version = number(&file, "PRAGMA user_version")?;
-    if (application, version) == (APPLICATION_ID, OLDEST) {
-        migrate(&file)?;
+    if application == APPLICATION_ID && migration::FROM.contains(&version) {
+        migrate(&file, version)?;
     }
     let version = number(&file, "PRAGMA user_version")?;
     let claimed = match (application, version) {
@@ -224,7 +225,8 @@ pub(super) fn check_copy(copy: &Connection) -> Result<(), LedgerError> {
         number(copy, "PRAGMA application_id")?,
         number(copy, "PRAGMA user_version")?,
     );
-    if identity == (APPLICATION_ID, OLDEST) {
+    let (application, version) = identity;
+    if application == APPLICATION_ID && migration::FROM.contains(&version) {
         // It is migrated, and then checked, when it is opened.
         return Ok(());
     }
@@ -239,20 +241,23 @@ pub(super) fn check_copy(copy: &Connection) -> Result<(), LedgerError> {
 fn create_tables(file: &Connection) -> Result<(), LedgerError> {
     let identity =
         format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-    file.execute_batch(&[TABLES, &by_state(), TOTALS, TRIGGERS, &identity].join("\n"))
+    file.execute_batch(&[&tables(), TOTALS, TRIGGERS, &identity].join("\n"))
         .map_err(failed)
 }
 
-/// Returns the SQL that creates the indices of purchases by scope, and of those that are under way.
-pub(super) fn by_state() -> String {
-    // Held and signed purchases are not in the indices of spent amounts. Each of them would be written
-    // to every index three times until it is settled.
-    let by_scope = create_indices(&format!(" AND {}", Part::Done.condition()));
-    let under_way = format!(
-        "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
-        Part::UnderWay.condition()
-    );
-    [by_scope, under_way].join("\n")
+/// Returns the SQL of the tables, and of the indices that every file has.
+///
+/// The nonce of a purchase is computed from its key, so SQLite need not look whether another purchase has it. Every index costs a
+/// page with each purchase, so a file has those of limits only if a limit uses them: see [`indices`].
+pub(super) fn tables() -> String {
+    let (head, rest) = TABLES.split_once("\nCREATE INDEX").unwrap_or((TABLES, ""));
+    let rest = rest
+        .split_once("CREATE TABLE")
+        .map(|(_, rest)| format!("CREATE TABLE{rest}"))
+        .unwrap_or_default();
+    let head = head.replace("    UNIQUE (payer, network, asset, nonce),\n", "");
+    let always = indices::always().map(|sql| format!("{sql};\n")).concat();
+    [head, always, rest].join("\n")
 }
 
 /// The name and the SQL of a table or an index. An index that SQLite made itself has no SQL. Both are
@@ -260,7 +265,7 @@ pub(super) fn by_state() -> String {
 type Object = (Vec<u8>, Vec<u8>);
 
 /// Refuses tables and indices that differ from those of this version. An index with another condition
-/// would hide spent amounts. Additional tables and indices are allowed.
+/// would hide spent amounts. The indices of limits can be missing. Additional tables and indices are allowed.
 fn check_layout(file: &Connection) -> Result<(), LedgerError> {
     static LAYOUT: OnceLock<Vec<Object>> = OnceLock::new();
     let expected = match LAYOUT.get() {
@@ -273,15 +278,21 @@ fn check_layout(file: &Connection) -> Result<(), LedgerError> {
         }
     };
     let found = layout(file)?;
-    expected
-        .iter()
-        .find(|object| !found.contains(object))
-        .map_or(Ok(()), |(name, _)| {
-            let name = String::from_utf8_lossy(name);
-            Err(LedgerError::Damaged(format!(
-                "`{name}` is not as schema version {VERSION} has it"
-            )))
-        })
+    let missing = expected.iter().find(|object| !found.contains(object));
+    let on_demand: Vec<Object> = indices::on_demand()
+        .into_iter()
+        .map(|(name, sql)| (name.into(), sql.into_bytes()))
+        .collect();
+    let other = on_demand.iter().find(|expected| {
+        let mut named = found.iter().filter(|(name, _)| *name == expected.0);
+        named.any(|found| found != *expected)
+    });
+    missing.or(other).map_or(Ok(()), |(name, _)| {
+        let name = String::from_utf8_lossy(name);
+        Err(LedgerError::Damaged(format!(
+            "`{name}` is not as schema version {VERSION} has it"
+        )))
+    })
 }
 
 fn layout(file: &Connection) -> Result<Vec<Object>, LedgerError> {

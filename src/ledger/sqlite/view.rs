@@ -16,7 +16,7 @@ use crate::money::Network;
 use crate::origin::Origin;
 
 const BY_SELLER: &str = "purchases INDEXED BY by_seller";
-const UNDER_WAY: &str = "purchases INDEXED BY under_way";
+const HELD: &str = "purchases INDEXED BY held";
 
 pub(super) struct View<'a> {
     file: File<'a>,
@@ -35,7 +35,7 @@ impl<'a> View<'a> {
         known: Option<&'a Purchase>,
     ) -> Result<Self, LedgerError> {
         let present = Present::new(now, known.map(|purchase| purchase.seq))?;
-        let lapsed = file::read(file.database, present.lapsed(UNDER_WAY))?;
+        let lapsed = file::read(file.database, present.lapsed(HELD))?;
         Ok(Self {
             file,
             now,
@@ -46,8 +46,8 @@ impl<'a> View<'a> {
     }
 
     /// Returns the reservations of other purchases that lapsed.
-    pub(super) fn lapsed(&self) -> &[Purchase] {
-        &self.lapsed
+    pub(super) fn into_lapsed(self) -> Vec<Purchase> {
+        self.lapsed
     }
 
     fn visit(
@@ -182,13 +182,12 @@ impl TotalStore for View<'_> {
     }
 }
 
-/// Returns the parts of all purchases to read, each with its table and index. Purchases that are reserved or signed
-/// have an index of their own.
+/// Returns the parts of all purchases to read, each with its table and index. Holds have an index of their own.
 fn parts(scope: &Scope, moment: Moment) -> Vec<(Part, String)> {
     let name = index(scope, moment);
     let table = format!("purchases INDEXED BY {name}");
     if moment == Moment::CountsAt && name != "by_request" {
-        vec![(Part::Done, table), (Part::UnderWay, UNDER_WAY.to_owned())]
+        vec![(Part::Timed, table), (Part::Held, HELD.to_owned())]
     } else {
         vec![(Part::All, table)]
     }

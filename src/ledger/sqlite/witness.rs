@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -266,6 +268,8 @@ pub(super) fn ensure_id(database: &Connection, new: String) -> Result<String, Le
 pub(super) struct Watch {
     guard: Arc<Guard>,
     file: File,
+    /// The log of SQLite, to have it reach the disk between two transactions. SQLite has no locks on this file.
+    log: File,
     noted: Note,
     /// The files after the last commit.
     last: Look,
@@ -292,6 +296,10 @@ impl Watch {
         };
         let file =
             open().map_err(|error| LedgerError::store(format!("{}: {error}", path.display())))?;
+        let path = &guard.files.log;
+        let log = OpenOptions::new().write(true).open(path);
+        let log =
+            log.map_err(|error| LedgerError::store(format!("{}: {error}", path.display())))?;
         let is_copy = match (noted.mark, guard.files.mark()?) {
             (Some(noted), Some(found)) => !noted.is_same_file(found),
             (Some(_), None) => true,
@@ -299,6 +307,7 @@ impl Watch {
         };
         Ok(Self {
             file,
+            log,
             noted,
             is_copy,
             last: Look::default(),
@@ -310,6 +319,13 @@ impl Watch {
 
     pub(super) fn guard(&self) -> Arc<Guard> {
         Arc::clone(&self.guard)
+    }
+
+    /// Waits until the log is on disk.
+    pub(super) fn sync_log(&self) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        self.guard.costs.syncs.fetch_add(1, Ordering::Relaxed);
+        self.log.sync_data().map_err(LedgerError::store)
     }
 
     pub(super) fn is_intact(&self) -> bool {
@@ -364,6 +380,8 @@ impl Watch {
         head: Option<(Head, u64)>,
     ) -> Result<(), LedgerError> {
         self.last = self.guard.check()?;
+        #[cfg(test)]
+        self.guard.costs.count(sync);
         if sync == Sync::Now
             && let Some((head, purchases)) = head
             && self.note(head, purchases).is_err()

@@ -4,9 +4,9 @@
 //! takes effect completely or not at all, in the order of their arrival. Reads come after them.
 
 use std::cell::RefCell;
-use std::iter::once;
 use std::slice::from_mut;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -19,6 +19,10 @@ use crate::ledger::LedgerError;
 
 /// The most jobs that are done together, so that none of them waits long.
 const BATCH: usize = 128;
+/// How long a write without a waiting caller waits for another one, to share its transaction.
+const WAIT: Duration = Duration::from_millis(5);
+/// How long a write can be in the log before it is on disk.
+const SYNC_WITHIN: Duration = Duration::from_millis(500);
 
 pub(super) enum Job {
     Read(Read),
@@ -40,6 +44,8 @@ pub(super) enum Sync {
 /// A change and its caller.
 pub(super) struct Write {
     sync: Sync,
+    /// Whether no caller waits for it.
+    can_wait: bool,
     change: Box<dyn Change>,
 }
 
@@ -82,6 +88,7 @@ impl Write {
     ) -> Self {
         Self {
             sync,
+            can_wait: false,
             change: Box::new(Pending {
                 work,
                 result: None,
@@ -89,26 +96,87 @@ impl Write {
             }),
         }
     }
+
+    /// Returns a write that no caller waits for. It is made together with the next one, or after some milliseconds.
+    pub(super) fn later<T: Send + 'static>(
+        work: impl Fn(File<'_>) -> Result<T, LedgerError> + Send + 'static,
+        answer: impl FnOnce(Result<T, LedgerError>) + Send + 'static,
+    ) -> Self {
+        Self {
+            can_wait: true,
+            ..Self::new(Sync::WithTheNext, work, answer)
+        }
+    }
 }
 
 /// Serves the queue until the last handle of the ledger is dropped. Then closes the file.
 pub(super) fn serve(mut writer: Writer, queue: &Receiver<Job>) {
-    while let Ok(job) = queue.recv() {
-        let (mut writes, mut reads) = (Vec::new(), Vec::new());
-        for job in once(job).chain(queue.try_iter()).take(BATCH) {
+    let mut waiting = Waiting::default();
+    loop {
+        let job = match next(queue, writer.is_due(&waiting)) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let mut reads = Vec::new();
+        for job in job.into_iter().chain(queue.try_iter()).take(BATCH) {
             match job {
                 Job::Read(read) => reads.push(read),
-                Job::Write(write) => writes.push(write),
+                Job::Write(write) => waiting.push(write),
             }
         }
-        if !writes.is_empty() {
-            writer.write_all(writes);
+        if !reads.is_empty() || waiting.must_be_made() {
+            let writes = waiting.take();
+            if !writes.is_empty() {
+                writer.write_all(writes);
+            }
         }
         reads
             .into_iter()
             .for_each(|read| read(&mut writer.connection));
+        writer.sync_in_time();
+    }
+    let writes = waiting.take();
+    if !writes.is_empty() {
+        writer.write_all(writes);
     }
     writer.close();
+}
+
+/// Waits for the next job, until a time at most.
+fn next(queue: &Receiver<Job>, until: Option<Instant>) -> Result<Job, RecvTimeoutError> {
+    match until {
+        None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(until) => queue.recv_timeout(until.saturating_duration_since(Instant::now())),
+    }
+}
+
+/// Writes that are not made yet, in the order of their arrival.
+#[derive(Default)]
+struct Waiting {
+    writes: Vec<Write>,
+    /// When they must be made. `None` if there are none.
+    until: Option<Instant>,
+    has_caller: bool,
+}
+
+impl Waiting {
+    fn push(&mut self, write: Write) {
+        self.has_caller |= !write.can_wait;
+        if self.until.is_none() {
+            self.until = Instant::now().checked_add(WAIT);
+        }
+        self.writes.push(write);
+    }
+
+    fn must_be_made(&self) -> bool {
+        let is_late = self.until.is_some_and(|until| until <= Instant::now());
+        self.has_caller || is_late || self.writes.len() >= BATCH
+    }
+
+    fn take(&mut self) -> Vec<Write> {
+        std::mem::take(self).writes
+    }
 }
 
 pub(super) struct Writer {
@@ -119,6 +187,8 @@ pub(super) struct Writer {
     /// The setting of the connection.
     synced: Sync,
     wrote: bool,
+    /// When the log must be on disk, if some of it is not.
+    unsynced: Option<Instant>,
 }
 
 impl Writer {
@@ -130,7 +200,34 @@ impl Writer {
             known: RefCell::default(),
             synced: Sync::Now,
             wrote: false,
+            unsynced: None,
         }
+    }
+
+    /// Returns when there is something to do without a new job.
+    fn is_due(&self, waiting: &Waiting) -> Option<Instant> {
+        let times = waiting.until.into_iter().chain(self.unsynced);
+        times.min()
+    }
+
+    /// Has the log reach the disk if it was written long ago.
+    fn sync_in_time(&mut self) {
+        if self.unsynced.is_some_and(|due| due <= Instant::now())
+            && let Err(error) = self.sync_log()
+        {
+            // The purchases in it count as they did before.
+            tracing::warn!(%error, "the ledger's log could not be synced");
+            self.unsynced = None;
+        }
+    }
+
+    /// Waits until the log is on disk.
+    fn sync_log(&mut self) -> Result<(), LedgerError> {
+        if let Some(watch) = &self.watch {
+            watch.sync_log()?;
+        }
+        self.unsynced = None;
+        Ok(())
     }
 
     fn write_all(&mut self, mut writes: Vec<Write>) {
@@ -166,6 +263,7 @@ impl Writer {
         if let Some(watch) = &mut self.watch {
             watch.before(&transaction, version.others_wrote)?;
         }
+        let changes = transaction.total_changes();
         let file = File {
             database: &transaction,
             known: &self.known,
@@ -185,12 +283,26 @@ impl Writer {
             (Some(_), Some(head)) => Some((head, file.last_seq()?)),
             _ => None,
         };
+        let must_sync = self.known.borrow_mut().take_must_sync();
+        let has_written = transaction.total_changes() != changes;
         transaction.commit().map_err(failed)?;
         self.wrote = true;
+        if has_written {
+            self.unsynced = match self.synced {
+                Sync::Now => None,
+                Sync::WithTheNext => {
+                    let due = Instant::now().checked_add(SYNC_WITHIN);
+                    self.unsynced.or(due)
+                }
+            };
+        }
         if let Some(watch) = &mut self.watch {
             watch.after(self.synced, head)?;
         }
         self.known.borrow_mut().keep(&version);
+        if must_sync && self.unsynced.is_some() {
+            self.sync_log()?;
+        }
         Ok(Made::Committed)
     }
 

@@ -2,48 +2,50 @@
 
 use sha2::{Digest, Sha256};
 
+use super::super::migration::MORE_INDICES;
 use super::*;
 use crate::ledger::conformance::windows::by_key;
 use crate::ledger::hash_chain::purchase_hash;
 use crate::ledger::sql::Value;
 use crate::ledger::sql::row::columns;
+use crate::ledger::sql::scope::indices as by_scope;
 use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES};
 use crate::ledger::{Filter, Reserved};
 use crate::x402::PaymentMethod;
 
-/// Makes the file one of version 10: the table of purchases without the new columns.
-fn downgrade(path: &Path) {
+/// Makes the file one of an earlier version: with all its indices, and in version 10 without the new columns.
+fn downgrade(path: &Path, version: i64) {
     let file = Connection::open(path).unwrap();
-    let (begin, rest) = TABLES.split_once("    payment_method").unwrap();
-    let (_, end) = rest.split_once("    last_event").unwrap();
-    let old = format!("{begin}    last_event{end}");
-    assert!(NEW_COLUMNS.iter().all(|(name, _)| !old.contains(name)));
-    let (table, _) = old.split_once("CREATE TABLE frozen").unwrap();
-    let indices = schema::by_state();
-    let names: Vec<String> = file
-        .prepare("SELECT name FROM sqlite_schema WHERE tbl_name = 'purchases' AND type = 'index' AND sql IS NOT NULL")
-        .unwrap()
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    for name in names {
+    let is_new = |name: &str| NEW_COLUMNS.iter().any(|(new, _)| *new == name);
+    let table = if version == OLDEST {
+        let (begin, rest) = TABLES.split_once("    payment_method").unwrap();
+        let (_, end) = rest.split_once("    last_event").unwrap();
+        format!("{begin}    last_event{end}")
+    } else {
+        TABLES.to_owned()
+    };
+    let (table, _) = table.split_once("CREATE TABLE frozen").unwrap();
+    let by_scope = by_scope(" AND state <> 'reserved' AND state <> 'signed'");
+    let by_scope = by_scope.map(|(_, sql)| format!("{sql};")).join("\n");
+    let under_way = "CREATE INDEX under_way ON purchases (lease_until) WHERE (state = 'reserved' OR state = 'signed');";
+    let names = |sql: &str| -> Vec<String> {
+        let mut statement = file.prepare(sql).unwrap();
+        let names = statement.query_map([], |row| row.get(0)).unwrap();
+        names.map(Result::unwrap).collect()
+    };
+    for name in names(
+        "SELECT name FROM sqlite_schema WHERE tbl_name = 'purchases' AND type = 'index' AND sql IS NOT NULL",
+    ) {
         file.execute(&format!("DROP INDEX {name}"), []).unwrap();
     }
-    let kept: Vec<String> = file
-        .prepare("SELECT name FROM pragma_table_info('purchases')")
-        .unwrap()
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .filter(|name: &String| NEW_COLUMNS.iter().all(|(new, _)| new != name))
-        .collect();
+    let mut kept = names("SELECT name FROM pragma_table_info('purchases')");
+    kept.retain(|name| version != OLDEST || !is_new(name));
     let kept = kept.join(", ");
     file.execute_batch(&format!(
         "BEGIN; DROP TRIGGER keep_purchases; ALTER TABLE purchases RENAME TO newer; {table}
-         INSERT INTO purchases ({kept}) SELECT {kept} FROM newer; DROP TABLE newer; {indices}
+         INSERT INTO purchases ({kept}) SELECT {kept} FROM newer; DROP TABLE newer; {by_scope} {under_way}
          CREATE TRIGGER keep_purchases BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'purchases are never deleted'); END;
-         PRAGMA user_version = {OLDEST}; COMMIT;"
+         PRAGMA user_version = {version}; COMMIT;"
     ))
     .unwrap();
 }
@@ -67,13 +69,22 @@ async fn fill(ledger: &Ledger) {
 
 #[tokio::test]
 async fn a_ledger_of_version_10_is_migrated_when_it_is_opened() {
+    migrates(OLDEST).await;
+}
+
+#[tokio::test]
+async fn a_ledger_of_version_11_is_migrated_and_loses_the_indices_that_no_limit_uses() {
+    migrates(MORE_INDICES).await;
+}
+
+async fn migrates(version: i64) {
     let (_directory, path) = new_path();
     let ledger = Ledger::sqlite(&path).unwrap();
     fill(&ledger).await;
     let before = ledger.purchases(&Filter::all()).await.unwrap();
     let head = ledger.verify(None).await.unwrap().head;
     drop(ledger);
-    downgrade(&path);
+    downgrade(&path, version);
 
     let ledger = Ledger::sqlite(&path).unwrap();
     let after = ledger.purchases(&Filter::all()).await.unwrap();
@@ -96,6 +107,9 @@ async fn a_ledger_of_version_10_is_migrated_when_it_is_opened() {
     drop(ledger);
     let again = Ledger::sqlite(&path).unwrap();
     assert!(again.verify(None).await.unwrap().is_sound());
+    let file = Connection::open(&path).unwrap();
+    let has = |name| indices::exists(&file, name).unwrap();
+    assert!(has("by_counts_at") && !has("under_way") && !has("by_payee"));
 }
 
 #[tokio::test]
@@ -123,7 +137,7 @@ async fn a_backup_of_version_10_is_restored_and_migrated() {
     let backup = path.with_file_name("backup.db");
     ledger.backup(&backup).await.unwrap();
     drop(ledger);
-    downgrade(&backup);
+    downgrade(&backup, OLDEST);
     let to = path.with_file_name("restored.db");
     Ledger::restore(&backup, &to).unwrap();
     let restored = Ledger::sqlite(&to).unwrap();

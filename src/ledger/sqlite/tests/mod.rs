@@ -2,6 +2,7 @@
 
 mod accidents;
 mod copies;
+mod cost;
 mod damage;
 mod events;
 mod migration;
@@ -17,12 +18,12 @@ use std::time::Instant;
 
 use rusqlite::{Connection, params_from_iter};
 
+use super::schema::VERSION;
 use super::*;
 use crate::ledger::backend::Backend;
 use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, unknown, wish,
 };
-use crate::ledger::sql::tables::VERSION;
 use crate::ledger::{Ledger, OpenOptions, State};
 use crate::limit::{BEGINNING, LimitKind, Moment, Scope, Since};
 use crate::money::Usd;
@@ -117,11 +118,13 @@ const LIMIT: u64 = 30;
 
 /// Signs three purchases of 10 micro-dollars each, and settles the first.
 async fn spend(ledger: &Ledger) {
-    for id in ["one", "two", "three"] {
-        sign(ledger, id).await.unwrap();
-    }
+    sign(ledger, "one").await.unwrap();
     let first = order("one", 10).key();
     ledger.record(&first, &settled(), at(NOW)).await.unwrap();
+    // An outcome is on disk with the next signature.
+    for id in ["two", "three"] {
+        sign(ledger, id).await.unwrap();
+    }
 }
 
 /// Holds and signs a purchase under the limit.

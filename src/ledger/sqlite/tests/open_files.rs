@@ -258,6 +258,7 @@ async fn a_forked_process_gets_an_error_and_does_not_wait() {
     let forked = Ledger::new(Backend::Sqlite(Sqlite {
         reader: thread_of(&ledger).reader.clone(),
         thread: Arc::new(Thread {
+            later: Arc::default(),
             jobs: thread_of(&ledger).thread.jobs.clone(),
             handle: None,
             process: process::id() + 1,

@@ -112,6 +112,7 @@ async fn an_id_and_the_calls_of_a_key_are_found_by_an_index() {
         "{counted}"
     );
     let origin = "https://a.example".parse().unwrap();
+    indices::create(&database, "by_seller").unwrap();
     let bought = Bought {
         payer: alloy::primitives::Address::ZERO,
         origin: &origin,

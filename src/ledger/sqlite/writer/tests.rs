@@ -156,10 +156,7 @@ fn a_write_that_hides_the_end_of_its_transaction_fails() {
 #[test]
 fn every_write_fails_while_another_process_writes() {
     let (directory, mut writer) = new_writer();
-    writer
-        .connection
-        .busy_timeout(std::time::Duration::ZERO)
-        .unwrap();
+    writer.connection.busy_timeout(Duration::ZERO).unwrap();
     let other = Connection::open(directory.path().join("ledger.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(
