@@ -134,8 +134,12 @@ fn long_excerpt(text: &str) -> String {
 
 /// Returns whether `text` is its own excerpt, in one pass. Most texts of sellers are.
 fn is_safe(text: &str) -> bool {
-    let (mut word, mut digits, mut hex) = (0_usize, 0_usize, 0_usize);
     let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    // A word or digits that are too many do not fit into a short text, except for the longest run.
+    if text.len() <= LONGEST_WORD {
+        return text.bytes().all(printable) && !has_long_hex(text.as_bytes());
+    }
+    let (mut word, mut digits, mut hex) = (0_usize, 0_usize, 0_usize);
     text.len() <= EXCERPT
         && text.bytes().all(|byte| {
             word = if is_of_word(byte) {

@@ -3,6 +3,7 @@
 //! Start at `Exchange::fetch`. Every step is one function, and the effects happen in the order of the steps. DESIGN.md
 //! follows them through the other modules.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -359,9 +360,8 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// Reads the terms of a 402.
     pub(super) async fn read_challenge(&self, response: Response) -> Result<Challenge, Error> {
-        self.deadline()
-            .bound(Duration::ZERO, challenge::read(response))
-            .await
+        let read = pin!(challenge::read(response));
+        self.deadline().bound(Duration::ZERO, read).await
     }
 
     /// Checks the body, signs in if that is a way, has the payment authorized, and presents it to the seller.
@@ -393,8 +393,8 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let required = *required;
         let named = payer.now();
         let payment = match earlier {
-            Some(payment) => *payment,
-            None => payer.authorize(&required, &request).await?,
+            Some(payment) => payment,
+            None => payer.obtain(&required, &request).await?,
         };
         let terms = SignedTerms::named(required, named);
         self.present(payment, replay, request, Some(terms)).await
@@ -426,7 +426,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     /// Presents the request with its payment, to its origin alone.
     async fn present(
         &mut self,
-        payment: Payment,
+        payment: Box<Payment>,
         replay: &Replay,
         request: PurchaseRequest,
         terms: Option<SignedTerms>,
@@ -521,10 +521,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 .entry(PROXY_AUTHORIZATION)
                 .or_insert(none);
         }
-        let response = deadline
-            .bound(extra, self.transport.send(request))
-            .await
-            .map_err(|error| error.at(&url))?;
+        let response = {
+            // Pinned here: a future that is passed on by value is in the memory of this one twice.
+            let sent = pin!(self.transport.send(request));
+            deadline.bound(extra, sent).await
+        };
+        let response = response.map_err(|error| error.at(&url))?;
         EgressRules::check_answer(&url, response.remote_addr())?;
         // The other origin may have the signature by now. bursar does not believe its answer.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {

@@ -100,18 +100,27 @@ impl<S: Clone> Layer<S> for Guard<S> {
     type Service = Guarded<S>;
 
     fn layer(&self, connector: S) -> Guarded<S> {
-        Guarded {
+        Guarded(Arc::new(Connectors {
             direct: self.direct.clone().unwrap_or_else(|| connector.clone()),
             connector,
-        }
+        }))
     }
 }
 
 /// Connects plain http by `direct`, and checks the connection before anything is sent on it.
-#[derive(Clone)]
-struct Guarded<S> {
+///
+/// reqwest clones it for each request, and most requests open no connection.
+struct Guarded<S>(Arc<Connectors<S>>);
+
+struct Connectors<S> {
     connector: S,
     direct: S,
+}
+
+impl<S> Clone for Guarded<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl<S, To> Service<To> for Guarded<S>
@@ -132,9 +141,9 @@ where
     fn call(&mut self, to: To) -> Self::Future {
         // reqwest hides the type of the destination, but not its text. Anything that is not clearly https is checked.
         if format!("{to:?}").contains("https://") {
-            return Box::pin(connect(self.connector.clone(), to));
+            return Box::pin(connect(self.0.connector.clone(), to));
         }
-        let connecting = connect(self.direct.clone(), to);
+        let connecting = connect(self.0.direct.clone(), to);
         Box::pin(async move {
             let Ok(connection) = tokio::time::timeout(CONNECT, connecting).await else {
                 let message = format!("this machine accepted no connection in {CONNECT:?}");

@@ -83,6 +83,9 @@ impl From<TokenAmount> for Amount {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Usd(usd) if f.width().is_none() && f.precision().is_none() => {
+                write!(f, "{usd} USD")
+            }
             Self::Usd(usd) => f.pad(&format!("{usd} USD")),
             Self::Token(amount) => amount.fmt(f),
         }

@@ -230,7 +230,7 @@ impl ToolCall {
             return reply.into_answer(beneath);
         };
         let named = payer.now();
-        let payment = payer.authorize(&demand.terms, &request).await?;
+        let payment = payer.obtain(&demand.terms, &request).await?;
         let terms = Some(SignedTerms::named(demand.terms, named));
         present(payment, request, demand.forms, terms).await
     }
@@ -292,7 +292,7 @@ impl ToolCall {
 
     async fn present(
         &self,
-        payment: Payment,
+        payment: Box<Payment>,
         request: PurchaseRequest,
         (deadline, beneath): (Deadline, &Beneath),
         forms: &'static [Form],

@@ -159,6 +159,14 @@ impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.0.checked_div(SCALE).unwrap_or_default();
         let micros = self.0.checked_rem(SCALE).unwrap_or_default();
+        if f.width().is_none() && f.precision().is_none() {
+            let (mut fraction, mut places) = (micros, 6_usize);
+            while places > 2 && fraction % 10 == 0 {
+                fraction /= 10;
+                places = places.saturating_sub(1);
+            }
+            return write!(f, "{whole}.{fraction:0places$}");
+        }
         let fraction = format!("{micros:06}");
         let kept = fraction.trim_end_matches('0').len().max(2);
         f.pad(&format!(

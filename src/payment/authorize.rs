@@ -64,6 +64,15 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
+        self.obtain(required, request).await.map(|payment| *payment)
+    }
+
+    /// As [`authorize`](Self::authorize), with a payment that is cheap to move.
+    pub(crate) async fn obtain(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Box<Payment>, Error> {
         if request.forbids_payment() {
             return Err(
                 Error::builder("the request says no_payment, and cannot be authorized")
@@ -83,7 +92,7 @@ impl Payer {
         &self,
         required: &PaymentRequired,
         request: &PurchaseRequest,
-    ) -> Result<Option<Payment>, Error> {
+    ) -> Result<Option<Box<Payment>>, Error> {
         let allowed_otherwise = |error: &Error| match error.kind() {
             ErrorKind::NotPayable => true,
             ErrorKind::Denied => error
@@ -111,7 +120,7 @@ impl Payer {
         &self,
         required: &PaymentRequired,
         request: &PurchaseRequest,
-    ) -> Result<Payment, Error> {
+    ) -> Result<Box<Payment>, Error> {
         let bought = Box::pin(self.buy(required, request, Terms::Changed, None));
         self.in_span(request, bought)
             .await
@@ -121,8 +130,8 @@ impl Payer {
     async fn in_span(
         &self,
         request: &PurchaseRequest,
-        buying: impl Future<Output = Result<Payment, Error>>,
-    ) -> Result<Payment, Error> {
+        buying: impl Future<Output = Result<Box<Payment>, Error>>,
+    ) -> Result<Box<Payment>, Error> {
         let span = self.span(request);
         let bought = buying.instrument(span.clone()).await;
         if let Ok(payment) = &bought {

@@ -3,6 +3,7 @@
 //! The payment counts as spent from here on, until there is proof that it was not used.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,10 +83,9 @@ impl PaidCall {
 /// Every error that this returns comes from the payment, so it knows whether money may have moved.
 pub(crate) async fn present<T: Transport>(
     transport: &mut T,
-    payment: Payment,
+    mut payment: Box<Payment>,
     mut call: PaidCall,
 ) -> Result<(T::Answer, PaymentRecord), Error> {
-    let mut payment = payment;
     let mut new_terms = u8::from(call.request.accepts_new_terms());
     loop {
         let (head, refusal, body) = match answered(transport, &mut payment, &call).await {
@@ -112,7 +112,7 @@ pub(crate) async fn present<T: Transport>(
                 } else {
                     new_terms = new_terms.saturating_sub(1);
                 }
-                payment = sign_new_terms(&payment, &terms, &call.request).await?;
+                payment = Box::pin(sign_new_terms(&payment, &terms, &call.request)).await?;
                 call.terms = Some(SignedTerms::named(terms, payment.payer().now()));
                 continue;
             }
@@ -149,7 +149,7 @@ async fn sign_new_terms(
     payment: &Payment,
     terms: &PaymentRequired,
     request: &PurchaseRequest,
-) -> Result<Payment, Error> {
+) -> Result<Box<Payment>, Error> {
     let request = request.continuing(&payment.payment().purchase);
     let signed = payment.payer().authorize_new_terms(terms, &request).await;
     signed.map_err(|error| payment.fail(error))
@@ -237,9 +237,11 @@ async fn deliver<T: Transport>(
     loop {
         attempts = attempts.saturating_add(1);
         let span = payment.attempt_span(attempts);
-        let mut reply = while_leased(payment, attempt(transport, payment))
-            .instrument(span.clone())
-            .await;
+        let mut reply = {
+            // Pinned here: a future that is passed on by value is in the memory of this one twice.
+            let sent = pin!(attempt(transport, payment));
+            while_leased(payment, sent).instrument(span.clone()).await
+        };
         if let Ok(reply) = &reply {
             span.record("status", reply.head.status.as_u16());
         }
@@ -259,20 +261,21 @@ async fn deliver<T: Transport>(
         if closed || !is_temporary {
             return reply;
         }
-        let Some(wait) = wait_before_retry(retry_after, payment, call, attempts).await else {
+        let wait = Box::pin(wait_before_retry(retry_after, payment, call, attempts));
+        let Some(wait) = wait.await else {
             return reply;
         };
         if let Ok(reply) = &mut reply {
-            payment.settle_early(&mut reply.head).await;
+            Box::pin(payment.settle_early(&mut reply.head)).await;
         }
         if payment.renew_lease().await.is_err() {
             return reply;
         }
         earlier = Some(reply);
-        let pause = async {
+        let pause = pin!(async {
             tokio::time::sleep(wait).await;
             Ok(())
-        };
+        });
         while_leased(payment, pause).await?;
     }
 }
@@ -299,9 +302,8 @@ async fn wait_before_retry(
 /// Awaits a slow answer, and renews the lease on the purchase meanwhile.
 async fn while_leased<T>(
     payment: &Payment,
-    answer: impl Future<Output = Result<T, AfterSigning>>,
+    mut answer: Pin<&mut impl Future<Output = Result<T, AfterSigning>>>,
 ) -> Result<T, AfterSigning> {
-    let mut answer = std::pin::pin!(answer);
     loop {
         match tokio::time::timeout(HEARTBEAT, answer.as_mut()).await {
             Ok(answer) => return answer,

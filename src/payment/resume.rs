@@ -104,7 +104,7 @@ impl Payer {
 
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.
     /// Another payer may have signed it.
-    async fn resume_by_id(&self, request: &PurchaseRequest) -> Result<Option<Payment>, Error> {
+    async fn resume_by_id(&self, request: &PurchaseRequest) -> Result<Option<Box<Payment>>, Error> {
         let Some(purchase) = self.stored(request).await? else {
             return Ok(None);
         };
@@ -116,7 +116,7 @@ impl Payer {
     pub(crate) async fn resume_here(
         &self,
         request: &PurchaseRequest,
-    ) -> Result<Option<Payment>, Error> {
+    ) -> Result<Option<Box<Payment>>, Error> {
         match self.stored(request).await? {
             Some(purchase) if purchase.path == self.inner.policy.stored_path(request) => self
                 .resume_stored(request, purchase)
@@ -147,7 +147,7 @@ impl Payer {
         &self,
         request: &PurchaseRequest,
         purchase: Purchase,
-    ) -> Result<Option<Payment>, Error> {
+    ) -> Result<Option<Box<Payment>>, Error> {
         if purchase.fingerprint != request.fingerprint() {
             return Err(Error::new(
                 ErrorKind::Purchase,
@@ -161,7 +161,8 @@ impl Payer {
             // A signer that did not answer left no payment to present. It is asked again.
             State::Unresolved if purchase.payload.is_none() => Ok(None),
             State::Signed | State::Settled | State::Rejected | State::Unresolved => {
-                self.present_stored(request, purchase).await.map(Some)
+                let presented = Box::pin(self.present_stored(request, purchase));
+                presented.await.map(Box::new).map(Some)
             }
         }
     }
@@ -191,7 +192,7 @@ impl Payer {
     ) -> Result<Earlier, Error> {
         self.inner.ledger.record_pending().await?;
         match self.resume_by_id(request).await? {
-            Some(payment) => Ok(Earlier::Payment(Box::new(payment))),
+            Some(payment) => Ok(Earlier::Payment(payment)),
             None => self.resume_identical(request, others).await,
         }
     }
@@ -250,7 +251,7 @@ impl Payer {
         };
         let (key, flight) = (purchase.key(), ledger.flight());
         flight.present(key.clone());
-        match self.present_again(request, purchase, flight).await {
+        match Box::pin(self.present_again(request, purchase, flight)).await {
             Ok(payment) => Ok(Earlier::Payment(Box::new(payment))),
             Err(denied) => {
                 // The purchase keeps its state, and no call is presenting it.

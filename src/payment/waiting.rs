@@ -112,7 +112,7 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
         patience: Patience,
-    ) -> Result<Payment, Error> {
+    ) -> Result<Box<Payment>, Error> {
         self.signer()?;
         self.tend();
         if let Some(key) = self.never_pays(request.origin()) {
@@ -145,9 +145,9 @@ impl Payer {
         request: &PurchaseRequest,
         place: Option<&Place>,
         others: Others,
-    ) -> Result<Payment, Error> {
+    ) -> Result<Box<Payment>, Error> {
         match self.earlier(request, others).await? {
-            Earlier::Payment(payment) => Ok(*payment),
+            Earlier::Payment(payment) => Ok(payment),
             Earlier::Unsigned(request) => self.buy(required, &request, Terms::First, place).await,
             Earlier::Nothing => self.buy(required, request, Terms::First, place).await,
         }
@@ -160,7 +160,7 @@ impl Payer {
         request: &PurchaseRequest,
         terms: Terms,
         place: Option<&Place>,
-    ) -> Result<Payment, Error> {
+    ) -> Result<Box<Payment>, Error> {
         if let Some(denial) = self.frozen_here() {
             return Err(Error::denied(Box::new(denial)));
         }
@@ -180,7 +180,7 @@ impl Payer {
         let (mut denial, mut waits) = (None, None);
         for quote in &quotes {
             match self.attempt(order, quote).await? {
-                Attempt::Signed(payment) => return Ok(*payment),
+                Attempt::Signed(payment) => return Ok(payment),
                 Attempt::Denied(refusal) if refusal.rule == Rule::Approval => {
                     return Err(Error::denied(refusal));
                 }

@@ -1,11 +1,12 @@
 //! The answer of each rule to a payment that nobody makes.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
+use super::rules::RULES;
 use super::{Facts, Policy, SignIn};
 use crate::clock::Timestamp;
 use crate::limit::{Amount, Denial, LimitStatus, NoUsage, Rule};
@@ -113,7 +114,6 @@ impl Explanation {
     ) -> Self {
         let rules = policy
             .judge(facts)
-            .into_iter()
             // This rule is about policies without the default limits.
             .filter(|(rule, _)| *rule != Rule::Unlimited || !policy.defaults)
             .filter(|(rule, _)| {
@@ -126,9 +126,13 @@ impl Explanation {
                     .then(|| "the policy is unlimited".to_owned()),
                 denial,
             });
-        let limits = statuses.into_iter().map(Answer::from);
+        // Answers are large, so the list is made once with room for all of them.
+        let mut answers =
+            Vec::with_capacity(statuses.len().saturating_add(RULES.len().saturating_add(1)));
+        answers.extend(rules.chain(balance));
+        answers.extend(statuses.into_iter().map(Answer::from));
         Self {
-            answers: rules.chain(balance).chain(limits).collect(),
+            answers,
             ask: policy.ask(facts),
             sign_in: policy.signs_in(facts.request.origin()),
         }
@@ -140,13 +144,22 @@ impl From<LimitStatus> for Answer {
         let detail = status
             .left
             .zip(status.limit)
-            .map(|(left, limit)| format!("{left} of {limit} left"));
+            .map(|(left, limit)| short(format_args!("{left} of {limit} left")));
         Self {
             name: status.name,
             rule: status.rule,
             detail,
             denial: status.denial,
         }
+    }
+}
+
+/// Formats a text of a few words, into one allocation.
+fn short(words: fmt::Arguments<'_>) -> String {
+    let mut text = String::with_capacity(48);
+    match text.write_fmt(words) {
+        Ok(()) => text,
+        Err(_) => words.to_string(),
     }
 }
 

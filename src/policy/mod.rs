@@ -356,7 +356,11 @@ impl Policy {
             .filter(|lifetime| !lifetime.is_zero())
     }
 
-    fn setting<T>(&self, origin: &Origin, read: impl Fn(&HostSettings) -> Option<T>) -> Option<T> {
+    fn setting<'a, T>(
+        &'a self,
+        origin: &Origin,
+        read: impl Fn(&'a HostSettings) -> Option<T>,
+    ) -> Option<T> {
         let matching = self
             .hosts
             .iter()

@@ -106,7 +106,7 @@ pub(super) type Refusal = Option<Denial>;
 type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
 
 /// The rules that do not need the ledger, in the order in which they are applied.
-const RULES: [Check; 14] = [
+pub(super) const RULES: [Check; 14] = [
     (Rule::Permission, |policy, facts| {
         policy.forbids(facts.request, facts.agent)
     }),
@@ -127,9 +127,9 @@ const RULES: [Check; 14] = [
 
 impl Policy {
     /// Applies every rule that does not need the ledger.
-    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Option<Denial>)> {
+    pub(super) fn judge(&self, facts: &Facts<'_>) -> impl Iterator<Item = (Rule, Option<Denial>)> {
         let apply = |(rule, check): Check| (rule, check(self, facts));
-        RULES.into_iter().map(apply).collect()
+        RULES.into_iter().map(apply)
     }
 
     /// Returns the first denial by a rule that does not need the ledger.
@@ -147,8 +147,8 @@ impl Policy {
 
     /// Returns the check that the ledger must run for a payment.
     pub(crate) fn limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
-        let pinned = self.setting(facts.request.origin(), |settings| settings.payee.clone())
-            == Some(PayeeRule::Pinned);
+        let pinned = self.setting(facts.request.origin(), |settings| settings.payee.as_ref())
+            == Some(&PayeeRule::Pinned);
         let payee = pinned.then(|| PayeePin {
             origin: facts.request.origin().clone(),
             payee: facts.quote.pay_to(),
@@ -216,9 +216,13 @@ impl Policy {
     /// Returns the limits that apply to a payment.
     fn limits_for(&self, facts: &Facts<'_>) -> Vec<Limit> {
         let payment = facts.payment();
-        let limits = self
+        // With room for the defaults and for the two at the end.
+        let most = DEFAULT_LIMITS.len().saturating_add(2);
+        let mut limits = Vec::with_capacity(self.limits.len().saturating_add(most));
+        let applied = self
             .effective_limits()
             .filter_map(|limit| limit.for_payment(&payment));
+        limits.extend(applied);
         let origin = facts.request.origin();
         let (window, max) = self
             .setting(origin, |settings| settings.breaker)
@@ -234,7 +238,8 @@ impl Policy {
             scope: Scope::Request(facts.request.fingerprint()),
             kind: LimitKind::LoopGuard(window, max),
         };
-        limits.chain([circuit_breaker, loop_guard]).collect()
+        limits.extend([circuit_breaker, loop_guard]);
+        limits
     }
 
     /// Returns the limits of the policy, and the defaults that it does not replace.
@@ -243,11 +248,12 @@ impl Policy {
     /// reason.
     pub(super) fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
         let replaced = |default: &Limit<Selector>| {
-            let mut same_scope = self
+            // Few limits are of the kind, so it is compared first.
+            let mut same_kind = self
                 .limits
                 .iter()
-                .filter(|limit| limit.scope == default.scope);
-            same_scope.any(|limit| limit.kind.replaces(&default.kind))
+                .filter(|limit| limit.kind.replaces(&default.kind));
+            same_kind.any(|limit| limit.scope == default.scope)
         };
         let all = move || {
             let defaults = DEFAULT_LIMITS
@@ -388,7 +394,7 @@ impl Policy {
         let payee = facts.quote.pay_to();
         let everywhere =
             self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
-        let here = match self.setting(facts.request.origin(), |settings| settings.payee.clone()) {
+        let here = match self.setting(facts.request.origin(), |settings| settings.payee.as_ref()) {
             Some(PayeeRule::Listed(payees)) => payees.contains(&payee),
             _ => true,
         };

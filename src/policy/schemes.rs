@@ -117,15 +117,15 @@ impl Policy {
 
     pub(super) fn scheme_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let origin = facts.request.origin();
-        let schemes = self.setting(origin, |settings| settings.schemes.clone());
-        let schemes = schemes.unwrap_or_else(|| SCHEMES.to_vec());
-        let methods = self.setting(origin, |settings| settings.transfer_methods.clone());
-        let methods = methods.unwrap_or_else(|| TRANSFER_METHODS.to_vec());
+        let schemes = self.setting(origin, |settings| settings.schemes.as_deref());
+        let schemes = schemes.unwrap_or(&SCHEMES);
+        let methods = self.setting(origin, |settings| settings.transfer_methods.as_deref());
+        let methods = methods.unwrap_or(&TRANSFER_METHODS);
         let (scheme, method) = (facts.quote.scheme(), facts.quote.method());
         let allowed = (schemes.contains(&scheme), methods.contains(&method));
         deny_unless(allowed == (true, true), Rule::Scheme, || {
-            let schemes = with(&schemes, scheme, Scheme::name);
-            let methods = with(&methods, method, TransferMethod::name);
+            let schemes = with(schemes, scheme, Scheme::name);
+            let methods = with(methods, method, TransferMethod::name);
             let write = match allowed {
                 (true, _) => format!("`transfer_methods = [{methods}]`"),
                 (_, true) => format!("`schemes = [{schemes}]`"),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, U256, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -26,31 +26,16 @@ const OWN_LENGTH: usize = 900;
 /// A signed authorization: the `payload` of a payment.
 ///
 /// The keys have the order of the official client, so that headers equal the published vectors.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub(crate) enum PaymentProof {
-    #[serde(rename_all = "camelCase")]
-    Transfer {
-        authorization: TransferFields,
-        signature: String,
-    },
-    #[serde(rename_all = "camelCase")]
-    Permit {
-        signature: String,
-        permit2_authorization: PermitFields,
-    },
+pub(crate) enum PaymentProof<'a> {
+    Transfer(&'a TransferAuthorization, &'a Signature),
+    Permit(Box<SignedPermit>),
 }
 
-/// The fields of the authorization as strings: numbers in decimal, the nonce in hexadecimal.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TransferFields {
-    from: String,
-    to: String,
-    value: String,
-    valid_after: String,
-    valid_before: String,
-    nonce: String,
+pub(crate) struct SignedPermit {
+    signature: String,
+    permit2_authorization: PermitFields,
 }
 
 /// The fields of a permit as strings, all numbers in decimal.
@@ -80,23 +65,16 @@ struct Witness {
     valid_after: String,
 }
 
-impl PaymentProof {
-    pub(crate) fn transfer(authorization: &TransferAuthorization, signature: &Signature) -> Self {
-        Self::Transfer {
-            authorization: TransferFields {
-                from: checksummed(authorization.from()),
-                to: checksummed(authorization.to()),
-                value: authorization.value().to_string(),
-                valid_after: authorization.valid_after().to_string(),
-                valid_before: authorization.valid_before().to_string(),
-                nonce: authorization.nonce().to_string(),
-            },
-            signature: signature.to_hex(),
-        }
+impl<'a> PaymentProof<'a> {
+    pub(crate) const fn transfer(
+        authorization: &'a TransferAuthorization,
+        signature: &'a Signature,
+    ) -> Self {
+        Self::Transfer(authorization, signature)
     }
 
     pub(crate) fn permit(permit: &PermitTransfer, signature: &Signature) -> Self {
-        Self::Permit {
+        Self::Permit(Box::new(SignedPermit {
             signature: signature.to_hex(),
             permit2_authorization: PermitFields {
                 from: checksummed(permit.from()),
@@ -113,12 +91,62 @@ impl PaymentProof {
                     valid_after: permit.valid_after().to_string(),
                 },
             },
-        }
+        }))
     }
 
     const fn is_permit(&self) -> bool {
-        matches!(self, Self::Permit { .. })
+        matches!(self, Self::Permit(_))
     }
+
+    /// Appends the JSON. Nothing that a transfer writes has a character that JSON escapes.
+    fn write(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let (transfer, signature) = match self {
+            Self::Transfer(transfer, signature) => (transfer, signature),
+            Self::Permit(signed) => return serde_json::to_writer(json, signed),
+        };
+        json.extend_from_slice(br#"{"authorization":{"from":""#);
+        json.extend_from_slice(checksummed(transfer.from()).as_bytes());
+        json.extend_from_slice(br#"","to":""#);
+        json.extend_from_slice(checksummed(transfer.to()).as_bytes());
+        json.extend_from_slice(br#"","value":""#);
+        match u64::try_from(transfer.value()) {
+            Ok(value) => write_decimal(value, json),
+            Err(_) => json.extend_from_slice(transfer.value().to_string().as_bytes()),
+        }
+        json.extend_from_slice(br#"","validAfter":""#);
+        write_decimal(transfer.valid_after(), json);
+        json.extend_from_slice(br#"","validBefore":""#);
+        write_decimal(transfer.valid_before(), json);
+        json.extend_from_slice(br#"","nonce":"0x"#);
+        write_hex(transfer.nonce().as_slice(), json)?;
+        json.extend_from_slice(br#""},"signature":"0x"#);
+        write_hex(signature.as_bytes(), json)?;
+        json.extend_from_slice(br#""}"#);
+        Ok(())
+    }
+}
+
+fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        // A digit is less than ten.
+        let digit = u8::try_from(number % 10).unwrap_or_default();
+        out.push(b'0'.saturating_add(digit));
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+fn write_hex(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    let start = out.len();
+    out.resize(start.saturating_add(bytes.len().saturating_mul(2)), b'0');
+    hex::encode_to_slice(bytes, out.get_mut(start..).unwrap_or_default())
+        .map_err(serde::ser::Error::custom)
 }
 
 /// The fields of a payment header that bursar wrote earlier.
@@ -185,27 +213,6 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct V1<'a, P> {
-    x402_version: u8,
-    scheme: &'a str,
-    network: &'a str,
-    payload: &'a P,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct V2<'a> {
-    x402_version: u8,
-    payload: &'a PaymentProof,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    extensions: Option<Extensions<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resource: Option<&'a RawValue>,
-    accepted: &'a RawValue,
-}
-
 /// Returns the JSON of a payment. It repeats the chosen offer, `resource` and `extensions` as the
 /// seller wrote them.
 ///
@@ -214,27 +221,30 @@ struct V2<'a> {
 pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
-    proof: &PaymentProof,
+    proof: &PaymentProof<'_>,
     added: Additions<'_>,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");
     let offer = required.offers().get(offer).ok_or_else(missing)?;
     if required.version() == Version::V1 {
         let terms = offer.terms().map_err(serde::ser::Error::custom)?;
-        return version_1(&terms.scheme, &terms.network, proof);
+        return version_1(&terms.scheme, &terms.network, |json| proof.write(json));
     }
     let repeated = repeated(required, offer);
-    let payment = V2 {
-        x402_version: 2,
-        payload: proof,
-        extensions: repeated
-            .extensions
-            .map(|declared| Extensions { declared, added }),
-        resource: repeated.resource.as_deref(),
-        accepted: offer.raw(),
-    };
     let mut json = Vec::with_capacity(repeated.length);
-    serde_json::to_writer(&mut json, &payment)?;
+    json.extend_from_slice(br#"{"x402Version":2,"payload":"#);
+    proof.write(&mut json)?;
+    if let Some(declared) = repeated.extensions {
+        json.extend_from_slice(br#","extensions":"#);
+        serde_json::to_writer(&mut json, &Extensions { declared, added })?;
+    }
+    if let Some(resource) = &repeated.resource {
+        json.extend_from_slice(br#","resource":"#);
+        json.extend_from_slice(resource.get().as_bytes());
+    }
+    json.extend_from_slice(br#","accepted":"#);
+    json.extend_from_slice(offer.json().as_bytes());
+    json.push(b'}');
     // Version 1 has no permits.
     if required.carrier == Carrier::Body && !proof.is_permit() {
         json.push(ALSO_VERSION_1);
@@ -292,14 +302,16 @@ pub(crate) fn offers_gas(required: &PaymentRequired, offer: usize, by: Sponsor) 
 fn version_1(
     scheme: &str,
     network: &str,
-    payload: &impl Serialize,
+    payload: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&V1 {
-        x402_version: 1,
-        scheme,
-        network,
-        payload,
-    })
+    let mut json = br#"{"x402Version":1,"scheme":"#.to_vec();
+    serde_json::to_writer(&mut json, scheme)?;
+    json.extend_from_slice(br#","network":"#);
+    serde_json::to_writer(&mut json, network)?;
+    json.extend_from_slice(br#","payload":"#);
+    payload(&mut json)?;
+    json.push(b'}');
+    Ok(json)
 }
 
 /// White space at the end of a payment's JSON, for terms of version 2 in a body. It stays with the payment in the
@@ -310,15 +322,24 @@ const ALSO_VERSION_1: u8 = b' ';
 ///
 /// Such sellers often read `X-PAYMENT` only. The nonce is the same, so at most one of the two can settle.
 pub(crate) fn version_1_header(header: &str) -> Option<String> {
-    let json = codec::decode(header)?;
-    if json.last() != Some(&ALSO_VERSION_1) {
+    // Most payments are not of this kind, so only the last of their letters are decoded.
+    let last = header
+        .len()
+        .checked_sub(4)
+        .and_then(|end| header.get(end..));
+    if codec::decode(last.unwrap_or(header))?.last() != Some(&ALSO_VERSION_1) {
         return None;
     }
+    let json = codec::decode(header)?;
     let payment = Members::read(&json).ok()?;
     let payload = payment.get(&["payload"]).ok()??;
     let accepted = payment.object("accepted")?;
     let text = |name: &str| accepted.words(&[name]);
-    let json = version_1(&text("scheme")?, &text("network")?, &payload).ok()?;
+    let json = version_1(&text("scheme")?, &text("network")?, |json| {
+        json.extend_from_slice(payload.get().as_bytes());
+        Ok(())
+    });
+    let json = json.ok()?;
     Some(codec::encode_header(&json))
 }
 

@@ -379,7 +379,7 @@ struct UsualResource<'a> {
 
 impl Usual<'_> {
     fn read(json: &[u8]) -> Option<PaymentRequired> {
-        let usual: Usual<'_> = serde_json::from_slice(json).ok()?;
+        let usual: Usual<'_> = serde_json::from_str(std::str::from_utf8(json).ok()?).ok()?;
         let about: UsualResource<'_> = serde_json::from_str(usual.resource.get()).ok()?;
         let extensions = usual.extensions.map(RawValue::get).unwrap_or("{}");
         if usual.x402_version != 2

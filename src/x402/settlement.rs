@@ -68,7 +68,7 @@ struct Usual {
 
 impl Usual {
     fn read(json: &[u8]) -> Option<SettlementResponse> {
-        let mut json = serde_json::Deserializer::from_slice(json);
+        let mut json = serde_json::Deserializer::from_str(std::str::from_utf8(json).ok()?);
         let receipt = Self::deserialize(&mut json).ok()?;
         json.end().ok().map(|()| receipt)
     }
