@@ -61,6 +61,8 @@ struct Numbers {
     p50: f64,
     /// Of one purchase.
     round_trips: f64,
+    /// The purchases that the ledger could not record in time.
+    failed: u64,
 }
 
 /// The server of `BURSAR_TEST_POSTGRES`, which listens on a socket in a directory.
@@ -231,7 +233,7 @@ impl Fleet {
         for (_, input, _) in &mut started {
             input.write_all(b"begin\n")?;
         }
-        let mut count = 0;
+        let (mut count, mut failed) = (0, 0);
         let mut p50 = Vec::new();
         for (mut process, _input, mut output) in started {
             let mut line = String::new();
@@ -241,6 +243,7 @@ impl Fleet {
             }
             let bought: Bought = serde_json::from_str(&line)?;
             count += bought.count;
+            failed += bought.failed;
             p50.push(bought.p50);
         }
         p50.sort_unstable();
@@ -248,6 +251,7 @@ impl Fleet {
             rate: count as f64 / began.elapsed().as_secs_f64(),
             p50: p50.get(p50.len() / 2).copied().unwrap_or_default() as f64 / 1e6,
             round_trips: (self.away.turns() - turns) as f64 / count.max(1) as f64,
+            failed,
         })
     }
 
@@ -285,6 +289,7 @@ impl Fleet {
             rate: number("tps = ").ok_or("pgbench prints no rate")?,
             p50: number("latency average = ").unwrap_or_default(),
             round_trips: 0.0,
+            failed: 0,
         })
     }
 }
@@ -352,7 +357,13 @@ fn median(measured: &HashMap<Case, Vec<Numbers>>, case: Case) -> Option<Numbers>
 fn lines(measured: &HashMap<Case, Vec<Numbers>>, pooler: Option<&Pooler>) -> Vec<Line> {
     let of = |case| median(measured, case);
     let mut lines = Vec::new();
-    let text = |numbers: Numbers| format!("{:.0}/s, p50 {:.1} ms", numbers.rate, numbers.p50);
+    let text = |numbers: Numbers| {
+        let failed = match numbers.failed {
+            0 => String::new(),
+            failed => format!(", {failed} purchases failed because others waited"),
+        };
+        format!("{:.0}/s, p50 {:.1} ms{failed}", numbers.rate, numbers.p50)
+    };
     let one = of(bursar(Place::Server, 1, 1));
     let away = of(bursar(Place::Away, 1, 1));
     let beside = |numbers: Numbers, clients| {
@@ -399,7 +410,7 @@ fn lines(measured: &HashMap<Case, Vec<Numbers>>, pooler: Option<&Pooler>) -> Vec
             )
             .goal(
                 "≥ 1,000/s, and no less than one process",
-                fleet.rate >= 1000.0 && !is_least,
+                fleet.rate >= 1000.0 && !is_least && fleet.failed == 0,
             ),
         )
     }));

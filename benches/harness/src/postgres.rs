@@ -23,7 +23,8 @@ pub struct Bought {
     pub count: u64,
     /// In nanoseconds.
     pub p50: u64,
-    pub p99: u64,
+    /// The purchases that the ledger could not record in time.
+    pub failed: u64,
 }
 
 struct Buyer {
@@ -61,31 +62,38 @@ impl Buyer {
         }
     }
 
-    /// Buys with `in_flight` calls at once, for as long as `goes_on` says so.
+    /// Buys with `in_flight` calls at once, for as long as `goes_on` says so. Returns the times, and how many failed.
     async fn run(
         self: &Arc<Self>,
         in_flight: usize,
         goes_on: impl Fn() -> bool + Clone + Send + 'static,
-    ) -> Result<Vec<u64>, Failure> {
+    ) -> Result<(Vec<u64>, u64), Failure> {
         let mut tasks = JoinSet::new();
         for _ in 0..in_flight {
             let (buyer, goes_on) = (Arc::clone(self), goes_on.clone());
             tasks.spawn(async move {
-                let mut times = Vec::new();
+                let (mut times, mut failed) = (Vec::new(), 0);
                 while goes_on() {
                     let began = Instant::now();
-                    buyer.buy().await?;
-                    times.push(began.elapsed().as_nanos() as u64);
+                    match buyer.buy().await {
+                        Ok(()) => times.push(began.elapsed().as_nanos() as u64),
+                        Err(error) => {
+                            eprintln!("a purchase failed: {error}");
+                            failed += 1;
+                        }
+                    }
                 }
-                Ok::<_, Failure>(times)
+                (times, failed)
             });
         }
-        let mut times = Vec::new();
+        let (mut times, mut failed) = (Vec::new(), 0);
         while let Some(done) = tasks.join_next().await {
-            times.extend(done??);
+            let (some, failures) = done?;
+            times.extend(some);
+            failed += failures;
         }
         times.sort_unstable();
-        Ok(times)
+        Ok((times, failed))
     }
 }
 
@@ -109,17 +117,18 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         taken.is_ok()
     };
-    runtime.block_on(buyer.run(in_flight.min(10), some))?;
+    if runtime.block_on(buyer.run(in_flight.min(10), some))?.1 > 0 {
+        return Err("the first purchases failed".into());
+    }
     println!("ready");
     std::io::stdout().flush()?;
     std::io::stdin().lock().read_line(&mut String::new())?;
     let until = Instant::now() + duration;
-    let times = runtime.block_on(buyer.run(in_flight, move || Instant::now() < until))?;
-    let at = |share: usize| times.get(times.len() * share / 100).copied();
+    let (times, failed) = runtime.block_on(buyer.run(in_flight, move || Instant::now() < until))?;
     let bought = Bought {
         count: times.len() as u64,
-        p50: at(50).unwrap_or_default(),
-        p99: at(99).unwrap_or_default(),
+        p50: times.get(times.len() / 2).copied().unwrap_or_default(),
+        failed,
     };
     println!("{}", serde_json::to_string(&bought)?);
     Ok(())
