@@ -106,6 +106,8 @@ struct Errand {
     pace: u64,
     /// Whether the purchases have ids.
     named: bool,
+    /// Whether the key is in the process, so that the ledger has it sign within its transaction.
+    in_step: bool,
 }
 
 impl Errand {
@@ -130,6 +132,7 @@ impl Errand {
             .env("CRASH_AHEAD", self.ahead.to_string())
             .env("CRASH_PACE", self.pace.to_string())
             .env("CRASH_NAMED", u8::from(self.named).to_string())
+            .env("CRASH_IN_STEP", u8::from(self.in_step).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -187,8 +190,11 @@ fn child() {
             steps: signing,
         };
         let limit = bursar::Usd::from_micros(room * 10_000);
-        let client = Client::builder()
-            .signer(signer)
+        let builder = match numbers("CRASH_IN_STEP") == [1] {
+            true => Client::builder().signer(signer.wallet),
+            false => Client::builder().signer(signer),
+        };
+        let client = builder
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
@@ -288,7 +294,7 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step() {
     // Two purchases and the begin of a third have at least so many steps.
-    kill_at_steps(0..48, |_| report()).await;
+    kill_at_steps(0..48, false, |_| report()).await;
 }
 
 /// A permit that was held and not signed lapses, and one that was signed is presented again, whichever of both methods the
@@ -296,14 +302,28 @@ async fn killed_at_every_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step_of_a_permit() {
     // The first purchase and the begin of the second.
-    kill_at_steps(0..24, |step| match step % 2 {
+    kill_at_steps(0..24, false, |step| match step % 2 {
         0 => report().permit2(),
         _ => report().upto(),
     })
     .await;
 }
 
-async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> Route) {
+/// The clock is read within the transaction that holds, signs and records, before the signature and after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_while_the_ledger_has_the_key_sign() {
+    kill_at_steps(0..40, true, |step| match step % 4 {
+        3 => report().permit2(),
+        _ => report(),
+    })
+    .await;
+}
+
+async fn kill_at_steps(
+    steps: std::ops::Range<usize>,
+    in_step: bool,
+    sells: impl Fn(usize) -> Route,
+) {
     let wanted = steps.len();
     let mut kills: usize = 0;
     for step in steps {
@@ -326,6 +346,7 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
             ahead: 0,
             pace: 1,
             named: true,
+            in_step,
         };
         kills = kills.saturating_add(usize::from(run(&errand).await));
         check(&seller, &ledger, ROOM, &about).await;
@@ -373,6 +394,7 @@ async fn killed_while_the_seller_answers() {
         ahead: 0,
         pace: 1,
         named: true,
+        in_step: true,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -411,6 +433,7 @@ async fn killed_while_the_seller_answers_and_restarted_at_once_without_an_id() {
         ahead: 0,
         pace: 1,
         named: false,
+        in_step: true,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -453,6 +476,7 @@ async fn killed_at_random() {
         ahead: 0,
         pace: 1,
         named: true,
+        in_step: true,
     };
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
     for number in 0..runs {

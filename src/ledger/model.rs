@@ -11,6 +11,7 @@
 )]
 
 mod found;
+mod one_step;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,8 @@ struct World {
     held: BTreeMap<u8, Held>,
     signed: Vec<Signed>,
     nonces: u8,
+    /// Purchases whose outcome is not on disk. The log is written in order, so a later hold or signature takes it along.
+    unsynced: BTreeSet<u8>,
 }
 
 impl World {
@@ -81,6 +84,7 @@ impl World {
             held: BTreeMap::new(),
             signed: Vec::new(),
             nonces: 0,
+            unsynced: BTreeSet::new(),
         }
     }
 
@@ -123,6 +127,7 @@ impl World {
             });
         }
         if let Reserved::Held(purchase) = self.ledger.reserve(wish).await.unwrap() {
+            self.unsynced.clear();
             let method = purchase.payment_method.unwrap();
             let mut nonce = purchase.nonce;
             if self.bug == Bug::FreshNonce {
@@ -176,6 +181,7 @@ impl World {
             .await
             .is_ok()
         {
+            self.unsynced.clear();
             self.signed.push(Signed {
                 nonce: nonce_of(nonce, method),
                 method,
@@ -229,7 +235,7 @@ impl World {
             .collect()
     }
 
-    async fn record(&self, id: u8, transition: Transition) {
+    async fn record(&mut self, id: u8, transition: Transition) {
         let done = self
             .ledger
             .record(&Self::key(id), &transition, at(self.now))
@@ -237,6 +243,10 @@ impl World {
         if done.is_err() {
             return;
         }
+        match transition.is_outcome() {
+            true => self.unsynced.insert(id),
+            false => self.unsynced.remove(&id),
+        };
         match (self.bug, transition) {
             (Bug::ReleaseOnTimeout, Transition::Unresolved { .. })
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
@@ -263,7 +273,7 @@ impl World {
         }
     }
 
-    async fn release(&self, id: u8) {
+    async fn release(&mut self, id: u8) {
         let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
@@ -288,7 +298,7 @@ impl World {
     }
 
     /// Records the settlement of the chain with its charge.
-    async fn prove(&self, id: u8) {
+    async fn prove(&mut self, id: u8) {
         let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
@@ -336,6 +346,18 @@ impl World {
                 self.reserve(ids.0, value, &wishes[0]).await;
                 self.reserve(ids.1, value, &wishes[1]).await;
             }
+            Step::Buy {
+                id,
+                value,
+                changed,
+                validity,
+                by,
+                commit_is_lost,
+            } => {
+                let wish = self.wish(id, value, changed, 0, by);
+                self.buy(value, wish, validity, commit_is_lost).await;
+            }
+            Step::LoseOutcome { id } => self.lose_outcome(id),
             Step::Sign {
                 id,
                 validity,
@@ -538,4 +560,7 @@ bugs! {
     the_suite_catches_a_proof_that_frees_too_much: ProofFreesTooMuch;
     the_suite_catches_both_kinds_of_signatures: BothKinds;
     the_suite_catches_belief_in_every_clock: BelieveClock;
+    the_suite_catches_a_signature_that_leaves_before_the_commit: LeavesBeforeCommit;
+    the_suite_catches_a_signature_for_a_denied_purchase: SignsDenied;
+    the_suite_catches_a_lost_outcome_that_releases_room: LostOutcomeReleases;
 }
