@@ -130,6 +130,8 @@ struct Errand {
     named: bool,
     /// A node of the chain. With it, the buyer takes sponsored approvals.
     rpc: Option<String>,
+    /// Whether the key is in the process, so that the ledger has it sign within its transaction.
+    in_step: bool,
 }
 
 impl Errand {
@@ -155,6 +157,7 @@ impl Errand {
             .env("CRASH_PACE", self.pace.to_string())
             .env("CRASH_NAMED", u8::from(self.named).to_string())
             .env("CRASH_RPC", self.rpc.as_deref().unwrap_or_default())
+            .env("CRASH_IN_STEP", u8::from(self.in_step).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -213,15 +216,18 @@ fn child() {
         };
         let limit = bursar::Usd::from_micros(room * 10_000);
         let rpc = env::var("CRASH_RPC").unwrap();
-        let client = match rpc.as_str() {
+        let builder = match rpc.as_str() {
             "" => Client::builder(),
             rpc => {
                 let chain = ChainReader::new().endpoint(SEPOLIA, rpc).unwrap();
                 Client::builder().chain(chain)
             }
         };
-        let client = client
-            .signer(signer)
+        let builder = match numbers("CRASH_IN_STEP") == [1] {
+            true => builder.signer(signer.wallet),
+            false => builder.signer(signer),
+        };
+        let client = builder
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
@@ -328,6 +334,8 @@ struct Shop {
     reads_chain: bool,
     /// The number of settlements after all buyers.
     settles: usize,
+    /// Whether the key is in the process.
+    in_step: bool,
 }
 
 impl Shop {
@@ -337,6 +345,7 @@ impl Shop {
             allowance: 1_000_000,
             reads_chain: false,
             settles: ROOM,
+            in_step: false,
         }
     }
 }
@@ -372,6 +381,18 @@ async fn killed_at_every_step_of_a_charge_below_the_ceiling() {
         }
     })
     .await;
+}
+
+/// The clock is read within the transaction that holds, signs and records, before the signature and after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_while_the_ledger_has_the_key_sign() {
+    for (steps, sells) in [(30, report as fn() -> Route), (10, || report().permit2())] {
+        let shop = Shop {
+            in_step: true,
+            ..Shop::new(sells)
+        };
+        kill_at_steps(0..steps, &shop, |_, _| {}).await;
+    }
 }
 
 /// Also between the signature of an approval, that of its payment, and their record. An approval that was signed and not
@@ -448,6 +469,7 @@ async fn kill_at_steps(
             pace: 1,
             named: true,
             rpc: shop.reads_chain.then(|| node.url().to_string()),
+            in_step: shop.in_step,
         };
         kills = kills.saturating_add(usize::from(run(&errand).await));
         check(&seller, &ledger, ROOM, &about).await;
@@ -504,6 +526,7 @@ async fn the_check_catches_a_buyer_that_loses_its_ledger() {
             pace: 1,
             named: false,
             rpc: None,
+            in_step: false,
         };
         let mut child = errand.spawn();
         seller.wait_for_settlements(1).await;
@@ -541,6 +564,7 @@ async fn killed_while_the_seller_answers() {
         pace: 1,
         named: true,
         rpc: None,
+        in_step: true,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -580,6 +604,7 @@ async fn killed_while_the_seller_answers_and_restarted_at_once_without_an_id() {
         pace: 1,
         named: false,
         rpc: None,
+        in_step: true,
     };
     let mut child = errand.spawn();
     seller.wait_for_settlements(1).await;
@@ -623,6 +648,7 @@ async fn killed_at_random() {
         pace: 1,
         named: true,
         rpc: None,
+        in_step: true,
     };
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
     for number in 0..runs {

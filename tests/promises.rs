@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,7 @@ use bursar::primitives::{B256, U256};
 use bursar::signer::SignerError;
 use bursar::{
     Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt,
-    RetryPolicy, usd,
+    RetryPolicy, Signer, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -112,10 +113,44 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
     );
 }
 
+/// The key is in the process, so the ledger has it sign in the transaction that fails.
+#[tokio::test]
+async fn a_signature_in_a_transaction_that_fails_does_not_leave_and_holds_nothing() {
+    let disk = FullDisk::at("signed");
+    let client = client().ledger(disk.ledger.clone()).build().unwrap();
+    let seller = open(report()).await;
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    // The error does not tell whether the commit failed or only its answer.
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Ledger, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    assert!(error.payment().is_some());
+    disk.make_room();
+    let ledger = client.ledger().unwrap();
+    assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
+    let response = client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
+    let payments = seller.requests().into_iter();
+    let payments = payments.filter(|request| request.payment.is_some()).count();
+    assert_eq!((payments, seller.settlements().len()), (1, 1));
+}
+
 #[tokio::test]
 async fn a_signature_that_the_ledger_did_not_record_counts_as_spent_and_does_not_leave() {
     let disk = FullDisk::at("signed");
-    let client = client().ledger(disk.ledger.clone()).build().unwrap();
+    let key = Arc::new(LocalSigner::random().unwrap());
+    // It may wait, so the ledger holds the amount before and records the signature after it.
+    let signer = bursar::signer_fn(key.address(), move |authorization| {
+        let (key, authorization) = (Arc::clone(&key), authorization.clone());
+        async move { key.sign(&authorization).await }
+    });
+    let client = client()
+        .signer(signer)
+        .ledger(disk.ledger.clone())
+        .build()
+        .unwrap();
     let seller = open(report()).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(

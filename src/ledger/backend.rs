@@ -20,8 +20,8 @@ use crate::limit::{LimitCheck, LimitStatus};
 /// A database. Clones use the same one.
 ///
 /// [`Reservation`], [`Resumption`] and [`Purchase::apply`] decide; a database only stores. Each
-/// method is atomic, and a change is durable before the method returns. A database that cannot be
-/// read or written returns an error, and nothing is paid.
+/// method is atomic, and a change is durable before the method returns, except for outcomes in SQLite, which reach the
+/// disk soon after. A database that cannot be read or written returns an error, and nothing is paid.
 #[derive(Clone)]
 pub(super) enum Backend {
     Memory(Arc<Memory>),

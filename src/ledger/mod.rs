@@ -96,7 +96,7 @@ use crate::limit::{LimitCheck, LimitStatus};
 
 /// A record of every purchase: in memory, in a SQLite file or in a PostgreSQL database.
 ///
-/// A client writes to its ledger before it signs a payment and after each answer, so that a crash
+/// A client writes to its ledger before a payment leaves and after each answer, so that a crash
 /// loses no payment and no limit is exceeded. Give the ledger to
 /// [`ClientBuilder::ledger`](crate::ClientBuilder::ledger).
 ///
@@ -185,8 +185,9 @@ impl Ledger {
     ///
     /// One thread of its own reads and writes the file, so no task waits for the disk. Dropping the
     /// last handle waits until the thread has written the log back and closed the file, for some
-    /// milliseconds. A signed or paid purchase is on disk before the call returns. Dropping the future
-    /// of a call does not undo its change. A process that was forked must open the ledger again.
+    /// milliseconds. A signed purchase is on disk before its payment leaves. Its outcome is in the file some
+    /// milliseconds after the call returned, and on disk within a second or when the ledger is closed. If a kill or a power cut
+    /// takes it, the payment counts as spent. Dropping the future of a call does not undo its change. A process that was forked must open the ledger again.
     ///
     /// This function blocks on the disk, and up to 10 seconds on another process that is writing.
     ///

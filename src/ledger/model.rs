@@ -130,4 +130,7 @@ bugs! {
     the_suite_catches_a_hung_signer_whose_kind_is_forgotten: HangForgetsKind;
     the_suite_catches_a_sign_in_at_a_seller_that_sold_nothing: KnownByHold;
     the_suite_catches_belief_in_every_clock: BelieveClock;
+    the_suite_catches_a_signature_that_leaves_before_the_commit: LeavesBeforeCommit;
+    the_suite_catches_a_signature_for_a_denied_purchase: SignsDenied;
+    the_suite_catches_a_lost_outcome_that_releases_room: LostOutcomeReleases;
 }

@@ -115,7 +115,7 @@ impl Transition {
     /// Returns whether this is the outcome of a payment that the ledger holds, by the answer of the seller or without one.
     ///
     /// A ledger that loses it counts the payment as it did before: as spent.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", test))]
     pub(crate) const fn is_outcome(&self) -> bool {
         matches!(
             self,

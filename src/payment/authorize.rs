@@ -45,7 +45,7 @@ pub(super) struct Order<'a> {
 
 impl Payer {
     /// Signs a payment for the request: chooses the best offer that the policy allows, reserves its amount, signs, and
-    /// records the signature before it returns.
+    /// records the signature before it returns. No signature leaves the ledger's step before it is durable.
     ///
     /// bursar returns a payment that was signed before, with the same bytes, in two cases: when the request has a
     /// purchase id that the ledger holds, and when an identical purchase is unresolved and no other call is

@@ -23,6 +23,19 @@ pub(super) enum Step {
         ids: (u8, u8),
         value: u64,
     },
+    /// Holds, signs and records in one step. If the commit is lost, the ledger is as it was, and no signature leaves.
+    Buy {
+        id: u8,
+        value: u64,
+        changed: bool,
+        validity: u64,
+        by: usize,
+        commit_is_lost: bool,
+    },
+    /// The outcome was not on disk.
+    LoseOutcome {
+        id: u8,
+    },
     /// By a process whose clock is `behind` seconds behind, at most [`LITTLE`] if the limit is on a window.
     Sign {
         id: u8,
@@ -84,6 +97,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), prop_oneof![Just(0), 0..CLOCK_BOUND.as_secs()], 0..3_usize)
             .prop_map(|(id, value, changed, ahead, by)| Step::Reserve { id, value, changed, ahead, by }),
         1 => ((id.clone(), id.clone()), 30..90_u64).prop_map(|(ids, value)| Step::ReserveBoth { ids, value }),
+        4 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), 60..300_u64, 0..3_usize, prop::bool::weighted(0.2))
+            .prop_map(|(id, value, changed, validity, by, commit_is_lost)| Step::Buy { id, value, changed, validity, by, commit_is_lost }),
+        2 => id.clone().prop_map(|id| Step::LoseOutcome { id }),
         6 => (id.clone(), 60..300_u64, prop_oneof![0..LITTLE, 0..CLOCK_BOUND.as_secs()]).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
         1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
         2 => id.clone().prop_map(|id| Step::Lose { id }),
@@ -134,6 +150,12 @@ pub(super) enum Bug {
     HangForgetsKind,
     /// Takes a seller for one that knows the wallet, because an amount is held for it.
     KnownByHold,
+    /// Lets a signature leave before its transaction is committed.
+    LeavesBeforeCommit,
+    /// Signs a purchase that a limit denies.
+    SignsDenied,
+    /// Has no trace of a payment whose outcome was not on disk.
+    LostOutcomeReleases,
     /// Believes every clock: a payment is no exposure a minute after its expiry.
     BelieveClock,
 }

@@ -1,5 +1,7 @@
 //! The ledger, the chain and the seller, and the effect of each step on them.
 
+mod one_step;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{B256, U256};
@@ -46,6 +48,8 @@ pub(super) struct World {
     held: BTreeMap<u8, Held>,
     pub(super) signed: Vec<Signed>,
     nonces: u8,
+    /// Purchases whose outcome is not on disk. The log is written in order, so a later hold or signature takes it along.
+    unsynced: BTreeSet<u8>,
 }
 
 impl World {
@@ -59,6 +63,7 @@ impl World {
             held: BTreeMap::new(),
             signed: Vec::new(),
             nonces: 0,
+            unsynced: BTreeSet::new(),
         }
     }
 
@@ -102,6 +107,7 @@ impl World {
             });
         }
         if let Reserved::Held(purchase) = self.ledger.reserve(wish).await.unwrap() {
+            self.unsynced.clear();
             let method = purchase.payment_method.unwrap();
             let mut nonce = purchase.nonce;
             if self.bug == Bug::FreshNonce {
@@ -155,6 +161,7 @@ impl World {
             .await
             .is_ok()
         {
+            self.unsynced.clear();
             self.note_signed(id, nonce, (value, method), valid_before);
             if self.bug == Bug::CountAcknowledged {
                 self.give_back(id);
@@ -241,7 +248,7 @@ impl World {
     }
 
     /// Returns whether the ledger took it.
-    async fn record(&self, id: u8, transition: Transition) -> bool {
+    async fn record(&mut self, id: u8, transition: Transition) -> bool {
         let done = self
             .ledger
             .record(&Self::key(id), &transition, at(self.now))
@@ -249,6 +256,10 @@ impl World {
         if done.is_err() {
             return false;
         }
+        match transition.is_outcome() {
+            true => self.unsynced.insert(id),
+            false => self.unsynced.remove(&id),
+        };
         match (self.bug, transition) {
             (Bug::ReleaseOnTimeout, Transition::Unresolved { .. })
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
@@ -281,7 +292,7 @@ impl World {
         true
     }
 
-    async fn release(&self, id: u8) {
+    async fn release(&mut self, id: u8) {
         let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
@@ -306,7 +317,7 @@ impl World {
     }
 
     /// Records the settlement of the chain, with a reading of its charge if it tells one.
-    async fn prove(&self, id: u8, tells: bool, more: u64) {
+    async fn prove(&mut self, id: u8, tells: bool, more: u64) {
         let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
@@ -385,6 +396,18 @@ impl World {
                 self.reserve(ids.0, value, &wishes[0]).await;
                 self.reserve(ids.1, value, &wishes[1]).await;
             }
+            Step::Buy {
+                id,
+                value,
+                changed,
+                validity,
+                by,
+                commit_is_lost,
+            } => {
+                let wish = self.wish(id, value, changed, 0, by);
+                self.buy((id, value), wish, validity, commit_is_lost).await;
+            }
+            Step::LoseOutcome { id } => self.lose_outcome(id),
             Step::Sign {
                 id,
                 validity,

@@ -6,6 +6,7 @@ mod cost;
 mod damage;
 mod events;
 mod migration;
+mod one_step;
 mod open_files;
 mod opening;
 mod reading;
