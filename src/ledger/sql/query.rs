@@ -57,7 +57,7 @@ const NOTHING: i64 = 0;
 pub(in crate::ledger) enum Part {
     /// All purchases.
     All,
-    /// Held or signed purchases, which are few.
+    /// Held or signed purchases. Most are so for moments only.
     #[cfg(feature = "sqlite")]
     UnderWay,
     /// All other purchases.
@@ -219,12 +219,12 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     (terms.join(" AND "), values)
 }
 
-/// Selects purchases of the same request that [`Resumption::choose`] chooses from, oldest first.
+/// Selects purchases of the same request that [`Resumption::choose`] chooses from, the first to expire first.
 /// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
         "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND expires_at > ? \
-         ORDER BY seq"
+         ORDER BY expires_at, seq"
     );
     Query {
         sql: sql.into(),
@@ -374,9 +374,12 @@ impl Present {
     }
 
     /// Returns the query of the reservations that lapsed. `table` may name an index.
+    ///
+    /// The time at which they count finds them in an index of SQLite, and is that of every reservation.
     pub(in crate::ledger) fn lapsed(&self, table: &str) -> Query {
         let sql = format!(
-            "SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?"
+            "SELECT * FROM {table} WHERE state = 'reserved' AND counts_at = {} AND lease_until <= ? AND seq <> ?",
+            i64::MAX
         );
         Query {
             sql: sql.into(),

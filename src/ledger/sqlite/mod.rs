@@ -1,6 +1,7 @@
 //! A ledger in a SQLite file, which all processes of a host can share.
 
 mod copy;
+mod domains;
 mod file;
 mod guard;
 mod known;

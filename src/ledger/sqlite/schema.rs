@@ -249,7 +249,7 @@ pub(super) fn by_state() -> String {
     // to every index three times until it is settled.
     let by_scope = create_indices(&format!(" AND {}", Part::Done.condition()));
     let under_way = format!(
-        "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
+        "CREATE INDEX under_way ON purchases (counts_at, lease_until) WHERE {};",
         Part::UnderWay.condition()
     );
     [by_scope, under_way].join("\n")

@@ -4,6 +4,7 @@ mod accidents;
 mod copies;
 mod damage;
 mod events;
+mod growth;
 mod migration;
 mod open_files;
 mod opening;

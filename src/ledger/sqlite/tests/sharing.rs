@@ -176,12 +176,16 @@ fn every_question_is_a_range_of_an_index() {
         );
         assert!(under_way.contains("INDEX under_way"), "{under_way}");
         let [spent, under_way] = plans(&scope, Moment::CountsAt, at(NOW)).try_into().unwrap();
-        let within_range = range.contains('<') || spent.contains("counts_at>?");
+        // The purchases of many hosts are not in the order of time.
+        let range = if range.contains('<') { "" } else { range };
         assert!(
-            spent.starts_with("SEARCH") && spent.contains(range) && within_range,
+            spent.starts_with("SEARCH") && spent.contains(range) && spent.contains("counts_at>?"),
             "{spent}"
         );
-        assert!(under_way.contains("INDEX under_way"), "{under_way}");
+        assert!(
+            under_way.ends_with("INDEX under_way (counts_at>?)"),
+            "{under_way}"
+        );
         let [reserved] = plans(&scope, Moment::ReservedAt, at(NOW))
             .try_into()
             .unwrap();
