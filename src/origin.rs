@@ -75,33 +75,13 @@ impl Origin {
     /// ```
     #[must_use]
     pub fn registrable_domain(&self) -> &str {
-        if self.address().is_some() {
-            return &self.host;
-        }
-        let host = self.host();
-        // The list holds its names in Unicode.
-        let unicode = if host.contains("xn--") {
-            Cow::Owned(idna::domain_to_unicode(host).0)
-        } else {
-            host.into()
-        };
-        let Some(domain) = structured_public_domains::registrable_domain(&unicode) else {
-            return host;
-        };
-        let before = host.rmatch_indices('.').nth(domain.matches('.').count());
-        before
-            .and_then(|(dot, _)| host.get(dot.saturating_add(1)..))
-            .unwrap_or(host)
+        registrable_domain_of(self.host())
     }
 
     /// Returns the IP address if the host is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()
+        address_of(&self.host)
     }
 
     /// Returns whether the URL begins with exactly this origin, so that every parser agrees.
@@ -195,6 +175,31 @@ pub struct ParseOriginError {
     text: String,
 }
 
+fn address_of(host: &str) -> Option<IpAddr> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse().ok()
+}
+
+/// Returns the registrable domain of a host as [`Origin::host`] spells it, or the host itself.
+pub(crate) fn registrable_domain_of(host: &str) -> &str {
+    if address_of(host).is_some() {
+        return host;
+    }
+    // The list holds its names in Unicode.
+    let unicode = if host.contains("xn--") {
+        Cow::Owned(idna::domain_to_unicode(host).0)
+    } else {
+        host.into()
+    };
+    let Some(domain) = structured_public_domains::registrable_domain(&unicode) else {
+        return host;
+    };
+    let before = host.rmatch_indices('.').nth(domain.matches('.').count());
+    before
+        .and_then(|(dot, _)| host.get(dot.saturating_add(1)..))
+        .unwrap_or(host)
+}
+
 /// A pattern for hosts: `api.example.com` alone, or `*.example.com` for every host below it.
 ///
 /// `*.example.com` does not match `example.com`. A pattern matches any scheme and any port. As in an [`Origin`], a host
@@ -224,6 +229,24 @@ impl HostPattern {
                 .is_some_and(|front| front.len() > 1 && front.ends_with('.'))
         } else {
             host == self.host
+        }
+    }
+
+    /// Returns the pattern of one host.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn only(host: &str) -> Self {
+        Self {
+            below: false,
+            host: host.to_owned(),
+        }
+    }
+
+    /// Returns the pattern of all hosts below a domain.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn below(domain: &str) -> Self {
+        Self {
+            below: true,
+            host: domain.to_owned(),
         }
     }
 

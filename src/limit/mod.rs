@@ -7,6 +7,8 @@ mod amount;
 mod calendar;
 mod check;
 mod denial;
+#[cfg(feature = "sqlite")]
+mod domain;
 mod in_flight;
 mod kind;
 mod scope;
@@ -24,6 +26,8 @@ pub(crate) use calendar::{Calendar, time_zone};
 pub use check::{LimitCheck, LimitStatus};
 pub(crate) use check::{PayeePin, PriceCeiling};
 pub use denial::{Denial, Rule};
+#[cfg(feature = "sqlite")]
+pub(crate) use domain::{DomainsBelow, domain_total};
 pub(crate) use in_flight::InFlight;
 pub(crate) use kind::{Limit, LimitKind};
 pub use scope::Scope;

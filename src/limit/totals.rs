@@ -4,8 +4,8 @@
 //! a purchase changes the sums that it is in. A window moves on when a limit asks for it, by the charges that left it
 //! since. So a charge is added once and leaves each window once, and the cost does not grow with the ledger.
 //!
-//! A store may put reservations into the sums, lapsed ones included, or leave them all out. [`running_total`] corrects
-//! the sum for reservations that must not count, or that are left out.
+//! A store puts reservations into the sums, lapsed ones included. [`running_total`] corrects the sum for reservations
+//! that must not count.
 
 use alloy::primitives::U256;
 
@@ -174,9 +174,6 @@ pub(crate) trait TotalStore {
 
     /// Returns the purchases that are in the totals and must not count.
     fn not_counted(&self) -> impl Iterator<Item = &Self::Purchase>;
-
-    /// Returns the purchases that count and are not in the totals.
-    fn left_out(&self) -> impl Iterator<Item = &Self::Purchase>;
 }
 
 /// Implements [`Usage::total`] by running totals.
@@ -186,6 +183,20 @@ pub(crate) fn running_total<U: Usage, S: TotalStore<Error = U::Error>>(
     query: &LimitQuery<'_>,
     now: Timestamp,
 ) -> Result<U256, S::Error> {
+    let total = running_sum(store, query, now)?.amount();
+    // In tests of this crate only: another program can change the rows of a ledger, and that must not end a program.
+    if cfg!(test) {
+        assert_eq!(total, super::sum(usage, query)?, "{query:?}");
+    }
+    Ok(total)
+}
+
+/// Returns the sum of a query by running totals.
+pub(super) fn running_sum<S: TotalStore>(
+    store: &S,
+    query: &LimitQuery<'_>,
+    now: Timestamp,
+) -> Result<Sum, S::Error> {
     let sum = if query.is_few() || !store.keeps(query) {
         store.between(query, query.since.after, Timestamp::MAX)?
     } else {
@@ -193,16 +204,7 @@ pub(crate) fn running_total<U: Usage, S: TotalStore<Error = U::Error>>(
     };
     let part = |purchase| query.part(purchase).map(|(_, part)| part);
     let not_counted = store.not_counted().filter_map(part);
-    let left_out = store.left_out().filter_map(part);
-    let total = sum
-        .minus(not_counted.fold(Sum::default(), Sum::plus))
-        .plus(left_out.fold(Sum::default(), Sum::plus))
-        .amount();
-    // In tests of this crate only: another program can change the rows of a ledger, and that must not end a program.
-    if cfg!(test) {
-        assert_eq!(total, super::sum(usage, query)?, "{query:?}");
-    }
-    Ok(total)
+    Ok(sum.minus(not_counted.fold(Sum::default(), Sum::plus)))
 }
 
 /// Brings the total to the query's start.
@@ -227,6 +229,13 @@ fn current<S: TotalStore>(
                 ..total
             }
         }
+        // Nothing can leave a sum that is zero. Most sums of failures are.
+        Some(total) if total.sum == Sum::default() => Total {
+            after: start,
+            next: Timestamp::MAX,
+            used_at: now,
+            ..total
+        },
         Some(total) if is_near(&total, start, now) => Total {
             after: start,
             next: store.next(query, start)?,

@@ -157,7 +157,7 @@ impl Unit {
     }
 }
 
-/// Limits on at most this many payments of one request, or of all, are counted payment by payment.
+/// Limits on at most this many payments of one request are counted payment by payment.
 const FEW: u32 = 64;
 
 /// The sum that one limit needs: the charges of a scope, within a window, in a unit.
@@ -188,11 +188,30 @@ impl<'a> LimitQuery<'a> {
         &self.limit.scope
     }
 
+    /// Returns the limit on another scope.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn limit_on(&self, scope: Scope) -> Limit {
+        Limit {
+            scope,
+            kind: self.limit.kind.clone(),
+        }
+    }
+
+    /// Returns the same query for a limit of the same kind on another scope.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn of<'b>(&self, limit: &'b Limit) -> LimitQuery<'b> {
+        LimitQuery {
+            limit,
+            unit: self.unit,
+            window: self.window.clone(),
+            since: self.since,
+        }
+    }
+
     /// Whether so few charges can matter that a running total would cost more than it saves.
     pub(super) fn is_few(&self) -> bool {
         let few = self.limit.kind.payments().is_some_and(|max| max <= FEW);
-        let near = self.scope().is_narrow() || *self.scope() == Scope::Global;
-        few && near && self.unit == Unit::Payments
+        few && self.scope().is_narrow() && self.unit == Unit::Payments
     }
 
     /// Returns the moment of `purchase` and its part of the sum, or `None` if it is not in the scope or the window.

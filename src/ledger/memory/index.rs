@@ -1,15 +1,15 @@
 //! An index of purchases by scope and time, with a running total for each limit.
 //!
 //! The index begins to track a kind of scope when a limit first needs it. From then on every change of a purchase
-//! changes the index, so that no limit has to read all purchases. Reservations are not in the index: there are few, and
-//! most of them are signed at once.
+//! changes the index, so that no limit has to read all purchases. Reservations are in the index until the ledger voids
+//! them, also those that lapsed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::clock::Timestamp;
-use crate::ledger::{Purchase, State};
+use crate::ledger::Purchase;
 use crate::limit::{Charge, Chargeable, LimitQuery, Moment, Scope, ScopeKind, Total, Totals};
 
 #[derive(Debug, Default)]
@@ -33,7 +33,11 @@ pub(super) struct Scoped {
 
 impl Index {
     /// Begins to track the scopes that a query needs.
-    pub(super) fn track(&mut self, query: &LimitQuery<'_>, purchases: &[Purchase]) {
+    pub(super) fn track<'a>(
+        &mut self,
+        query: &LimitQuery<'_>,
+        purchases: impl Iterator<Item = &'a Purchase>,
+    ) {
         if self.tracked(query).is_some() {
             return;
         }
@@ -42,26 +46,22 @@ impl Index {
             moment: query.since.moment,
             scopes: HashMap::new(),
         };
-        for (place, purchase) in purchases.iter().enumerate() {
-            let next = Some(purchase).filter(|known| Self::has(known));
-            let charges = Charges::of(tracked.moment, None, next);
-            tracked.change(place, None, next, &charges);
+        for (place, purchase) in purchases.enumerate() {
+            let charges = Charges::of(tracked.moment, None, Some(purchase));
+            if charges.is.is_some() {
+                tracked.change(place, None, Some(purchase), &charges);
+            }
         }
         self.0.push(tracked);
     }
 
     /// Replaces the purchase at `place`.
     pub(super) fn change(&mut self, place: usize, before: Option<&Purchase>, next: &Purchase) {
-        let before = before.filter(|before| Self::has(before));
-        let next = Some(next).filter(|next| Self::has(next));
-        let is_moved = before
-            .zip(next)
-            .is_some_and(|(before, next)| before.payment() != next.payment());
-        if is_moved {
+        if before.is_some_and(|before| before.payment() != next.payment()) {
             self.replace(place, before, None);
-            self.replace(place, None, next);
+            self.replace(place, None, Some(next));
         } else {
-            self.replace(place, before, next);
+            self.replace(place, before, Some(next));
         }
     }
 
@@ -76,11 +76,6 @@ impl Index {
                 tracked.change(place, before, next, &charges);
             }
         }
-    }
-
-    /// Whether the purchase is in the index, if limits count it.
-    pub(super) fn has(purchase: &Purchase) -> bool {
-        purchase.state != State::Reserved
     }
 
     /// Returns the purchases of the query's scope, if it has any.

@@ -13,7 +13,7 @@ use shuttle::sync::{Mutex, MutexGuard};
 
 use alloy::primitives::{Address, B256, U256};
 
-use self::index::{Index, Scoped};
+use self::index::Scoped;
 use self::store::Store;
 use super::denials::{DenialCount, MOST};
 use super::filter::PAGE;
@@ -74,7 +74,7 @@ impl Memory {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
         let lapsed: Vec<Purchase> = store
-            .held()
+            .lapsed(now)
             .filter_map(|held| reservation.lapse(held))
             .collect();
         for voided in lapsed {
@@ -104,7 +104,11 @@ impl Memory {
 
     pub(super) fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let mut store = self.lock();
-        let mut resumed = wanted.choose(store.undelivered_of(wanted.fingerprint).cloned());
+        let mut resumed = wanted.choose(
+            store
+                .undelivered_of(wanted.fingerprint, wanted.now)
+                .cloned(),
+        );
         if let Resumed::Again(purchase) = &mut resumed {
             **purchase = wanted.leased(purchase);
             store.put((**purchase).clone());
@@ -133,9 +137,14 @@ impl Memory {
 
     pub(super) fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let store = self.lock();
-        let found = store
-            .after(filter.after)
-            .filter(|purchase| filter.passes(purchase));
+        let passes = |purchase: &&Purchase| filter.passes(purchase);
+        if let Some(id) = &filter.id {
+            let mut found: Vec<Purchase> = store.with_id(id).filter(passes).cloned().collect();
+            found.sort_unstable_by_key(|purchase| purchase.seq);
+            found.truncate(PAGE);
+            return Ok(found);
+        }
+        let found = store.after(filter.after).filter(passes);
         Ok(found.take(PAGE).cloned().collect())
     }
 
@@ -203,7 +212,8 @@ impl Memory {
     /// Changes purchases in ways that no transition allows, to test that wrong ledgers are found out.
     pub(super) fn corrupt(&self, change: impl Fn(&mut Purchase)) {
         let mut store = self.lock();
-        for mut purchase in store.purchases().to_vec() {
+        let purchases: Vec<Purchase> = store.purchases().cloned().collect();
+        for mut purchase in purchases {
             change(&mut purchase);
             store.put(purchase);
         }
@@ -216,21 +226,20 @@ struct View<'a> {
     now: Timestamp,
     /// The purchase that is being reserved, as it is stored.
     except: Option<&'a Purchase>,
-    /// The reservations of other purchases that count.
-    held: Vec<&'a Purchase>,
+    /// The reservations of other purchases that lapsed. They are in the index, and do not count.
+    lapsed: Vec<&'a Purchase>,
 }
 
 impl<'a> View<'a> {
     fn new(store: &'a Store, now: Timestamp, except: Option<&'a Purchase>) -> Self {
-        let mut view = Self {
+        let is_other =
+            |held: &&Purchase| except.is_none_or(|except: &Purchase| except.seq != held.seq);
+        Self {
             store,
             now,
             except,
-            held: Vec::new(),
-        };
-        let held = store.held().filter(|held| view.counts(held));
-        view.held = held.collect();
-        view
+            lapsed: store.lapsed(now).filter(is_other).collect(),
+        }
     }
 
     fn totals_of(&self, query: &LimitQuery<'_>) -> TotalsOf<'_> {
@@ -260,7 +269,7 @@ impl Usage for View<'_> {
         since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        let purchases = self.store.purchases().iter();
+        let purchases = self.store.purchases();
         purchases
             .filter(|purchase| self.counts(purchase) && scope.covers(&purchase.payment()))
             .filter_map(|purchase| purchase.charge(since.moment))
@@ -280,18 +289,9 @@ impl Usage for View<'_> {
     ) -> Result<Option<Timestamp>, LedgerError> {
         let totals = self.totals_of(query);
         let places = totals.places(query.since.after, Timestamp::MAX);
-        let signed = places.filter_map(|(_, place)| {
+        let mut oldest_first = places.filter_map(|(_, place)| {
             let purchase = self.store.get(place).filter(|known| self.counts(known))?;
             query.part(purchase)
-        });
-        let held = self.held.iter().filter_map(|held| query.part(*held));
-        let mut held: Vec<_> = held.collect();
-        held.sort_unstable_by_key(|(at, _)| *at);
-        let (mut signed, mut held) = (signed.peekable(), held.into_iter().peekable());
-        let mut oldest_first = std::iter::from_fn(|| match (held.peek(), signed.peek()) {
-            (Some((held_at, _)), Some((signed_at, _))) if held_at <= signed_at => held.next(),
-            (_, Some(_)) => signed.next(),
-            (_, None) => held.next(),
         });
         let mut gone = U256::ZERO;
         let last = oldest_first.find_map(|(at, part)| {
@@ -383,11 +383,9 @@ impl TotalStore for TotalsOf<'_> {
     }
 
     fn not_counted(&self) -> impl Iterator<Item = &Purchase> {
-        let known = self.view.except.into_iter();
-        known.filter(|known| Index::has(known))
-    }
-
-    fn left_out(&self) -> impl Iterator<Item = &Purchase> {
-        self.view.held.iter().copied()
+        self.view.lapsed.iter().copied().chain(self.view.except)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The purchases in memory, with indices that find them without reading all of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 use alloy::primitives::{Address, B256};
 
@@ -19,17 +20,22 @@ type Places = BTreeSet<usize>;
 pub(super) struct Store {
     pub(super) freeze: Option<Freeze>,
     pub(super) denials: DenialCounts,
-    purchases: Vec<Purchase>,
+    /// Boxed, so that the list grows without moving them.
+    purchases: Vec<Box<Purchase>>,
     /// Nearly always one position: of each payer that used the id.
     by_id: HashMap<PurchaseId, Vec<usize>>,
-    /// Purchases that are reserved, including holds that lapsed.
-    held: Places,
-    undelivered_by_request: HashMap<B256, Places>,
+    /// Purchases that are reserved, including holds that lapsed, by the end of their lease.
+    held: BTreeSet<(Timestamp, usize)>,
+    /// Undelivered purchases by their request and their expiry.
+    undelivered: BTreeSet<(B256, Timestamp, usize)>,
     /// The calls by the name of their API key and their time, without those that were turned away.
     calls: HashMap<String, BTreeSet<(Timestamp, usize)>>,
     /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     index: Index,
+    /// The number of purchases that were read, for tests.
+    #[cfg(test)]
+    pub(super) reads: std::cell::Cell<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -40,14 +46,15 @@ struct Bought {
 }
 
 impl Store {
-    pub(super) fn purchases(&self) -> &[Purchase] {
-        &self.purchases
+    pub(super) fn purchases(&self) -> impl DoubleEndedIterator<Item = &Purchase> {
+        self.purchases.iter().map(AsRef::as_ref)
     }
 
     /// Returns the purchases with a higher number, oldest first.
     pub(super) fn after(&self, seq: Option<u64>) -> impl DoubleEndedIterator<Item = &Purchase> {
         let place = usize::try_from(seq.unwrap_or(0)).unwrap_or(usize::MAX);
-        self.purchases.get(place..).unwrap_or_default().iter()
+        let places = place.min(self.purchases.len())..self.purchases.len();
+        places.filter_map(|place| self.get(place))
     }
 
     /// Returns the calls with an API key since this time.
@@ -59,7 +66,7 @@ impl Store {
         let calls = self.calls.get(credential).into_iter();
         calls
             .flat_map(move |calls| calls.range((since, 0)..))
-            .filter_map(|(_, place)| self.purchases.get(*place))
+            .filter_map(|(_, place)| self.get(*place))
     }
 
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
@@ -70,7 +77,7 @@ impl Store {
     /// Returns the purchases with this id, of every payer.
     pub(super) fn with_id(&self, id: &PurchaseId) -> impl Iterator<Item = &Purchase> {
         let places = self.by_id.get(id).into_iter().flatten();
-        places.filter_map(|place| self.purchases.get(*place))
+        places.filter_map(|place| self.get(*place))
     }
 
     pub(super) fn next_seq(&self) -> u64 {
@@ -79,15 +86,26 @@ impl Store {
             .saturating_add(1)
     }
 
-    pub(super) fn held(&self) -> impl Iterator<Item = &Purchase> {
-        self.at(&self.held)
+    /// Returns the holds whose lease has ended.
+    pub(super) fn lapsed(&self, now: Timestamp) -> impl Iterator<Item = &Purchase> {
+        let ended = self.held.range(..=(now, usize::MAX));
+        ended.filter_map(|(_, place)| self.get(*place))
     }
 
-    pub(super) fn undelivered_of(&self, fingerprint: B256) -> impl Iterator<Item = &Purchase> {
-        self.undelivered_by_request
-            .get(&fingerprint)
-            .into_iter()
-            .flat_map(|places| self.at(places))
+    /// Returns the undelivered purchases of a request that expire later, the first of them first.
+    pub(super) fn undelivered_of(
+        &self,
+        fingerprint: B256,
+        after: Timestamp,
+    ) -> impl Iterator<Item = &Purchase> {
+        let range = (
+            Bound::Excluded((fingerprint, after, usize::MAX)),
+            Bound::Included((fingerprint, Timestamp::MAX, usize::MAX)),
+        );
+        let open = (after < Timestamp::MAX).then(|| self.undelivered.range(range));
+        open.into_iter()
+            .flatten()
+            .filter_map(|(_, _, place)| self.get(*place))
     }
 
     pub(super) fn bought(
@@ -127,7 +145,7 @@ impl Store {
     }
 
     fn at<'a>(&'a self, places: &'a Places) -> impl DoubleEndedIterator<Item = &'a Purchase> {
-        places.iter().filter_map(|place| self.purchases.get(*place))
+        places.iter().filter_map(|place| self.get(*place))
     }
 
     /// Writes the purchase at its `seq`, over the stored one. Every change goes through here.
@@ -135,35 +153,32 @@ impl Store {
         let place = usize::try_from(purchase.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        self.index
-            .change(place, self.purchases.get(place), &purchase);
-        if let Some(known) = self.purchases.get(place) {
-            if known.state == State::Reserved {
-                self.held.remove(&place);
+        let known = self.purchases.get(place).map(AsRef::as_ref);
+        self.index.change(place, known, &purchase);
+        let (held, undelivered) = (known.and_then(lease), known.and_then(open));
+        let left = known.is_some_and(|known| {
+            is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase))
+        });
+        if held != lease(&purchase) {
+            if let Some(lease) = held {
+                self.held.remove(&(lease, place));
             }
-            if known.is_undelivered()
-                && !(purchase.is_undelivered() && known.fingerprint == purchase.fingerprint)
-                && let Some(places) = self.undelivered_by_request.get_mut(&known.fingerprint)
-            {
-                places.remove(&place);
-                if places.is_empty() {
-                    self.undelivered_by_request.remove(&known.fingerprint);
-                }
+            if let Some(lease) = lease(&purchase) {
+                self.held.insert((lease, place));
             }
-            if is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase)) {
-                self.unlist(place);
+        }
+        if undelivered != open(&purchase) {
+            if let Some((request, until)) = undelivered {
+                self.undelivered.remove(&(request, until, place));
             }
+            if let Some((request, until)) = open(&purchase) {
+                self.undelivered.insert((request, until, place));
+            }
+        }
+        if left {
+            self.unlist(place);
         }
         self.list_call(place, &purchase);
-        if purchase.state == State::Reserved {
-            self.held.insert(place);
-        }
-        if purchase.is_undelivered() {
-            self.undelivered_by_request
-                .entry(purchase.fingerprint)
-                .or_default()
-                .insert(place);
-        }
         let known = self.purchases.get(place);
         if is_bought(&purchase)
             && !known.is_some_and(|known| is_bought(known) && same_seller(known, &purchase))
@@ -180,11 +195,11 @@ impl Store {
                 .insert(place);
         }
         match self.purchases.get_mut(place) {
-            Some(known) => *known = purchase,
+            Some(known) => **known = purchase,
             None => {
                 let places = self.by_id.entry(purchase.id.clone()).or_default();
                 places.push(place);
-                self.purchases.push(purchase);
+                self.purchases.push(Box::new(purchase));
             }
         }
     }
@@ -222,7 +237,8 @@ impl Store {
     /// Begins to index the scopes that the limits of a check need.
     pub(super) fn track(&mut self, check: &LimitCheck) {
         for query in check.queries() {
-            self.index.track(&query, &self.purchases);
+            let purchases = self.purchases.iter().map(AsRef::as_ref);
+            self.index.track(&query, purchases);
         }
     }
 
@@ -231,8 +247,21 @@ impl Store {
     }
 
     pub(super) fn get(&self, place: usize) -> Option<&Purchase> {
-        self.purchases.get(place)
+        #[cfg(test)]
+        self.reads.set(self.reads.get().saturating_add(1));
+        self.purchases.get(place).map(AsRef::as_ref)
     }
+}
+
+/// Returns the end of the lease of a hold.
+fn lease(purchase: &Purchase) -> Option<Timestamp> {
+    (purchase.state == State::Reserved).then_some(purchase.lease_until)
+}
+
+/// Returns the request and the expiry of an undelivered purchase.
+fn open(purchase: &Purchase) -> Option<(B256, Timestamp)> {
+    let (request, until) = (purchase.fingerprint, purchase.expires_at);
+    purchase.is_undelivered().then_some((request, until))
 }
 
 fn is_bought(purchase: &Purchase) -> bool {

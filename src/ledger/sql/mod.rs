@@ -1,6 +1,8 @@
 //! The parts that all SQL databases share: rows, tables and queries.
 
 pub(super) mod denials;
+#[cfg(feature = "sqlite")]
+pub(super) mod hosts;
 pub(super) mod query;
 pub(super) mod row;
 pub(super) mod scope;

@@ -34,6 +34,11 @@ const CHARGE: &str = "seq, origin, state, network, asset, coalesce(verified_char
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// Selects purchases whose outcome the chain must still confirm. The index `unproven` has a condition that this one implies.
 const UNPROVEN: &str = "proof IS NULL AND live = 1 AND credential IS NULL AND (state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
+/// The sum of micro-dollars without refunds. As in [`Charge`], the part that a refund pays back is rounded down.
+#[cfg(feature = "postgres")]
+const NET_MICROS: &str = "sum(greatest(coalesce(verified_usd_micros, usd_micros) \
+    - coalesce(div(coalesce(verified_usd_micros, usd_micros) * CAST(refunded AS NUMERIC), \
+        nullif(CAST(coalesce(verified_charge, value) AS NUMERIC), 0)), 0), 0))";
 /// The condition of [`failed`].
 #[cfg(feature = "postgres")]
 /// As [`Purchase::failed`](crate::ledger::Purchase::failed).
@@ -218,12 +223,12 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     (terms.join(" AND "), values)
 }
 
-/// Selects purchases of the same request that [`Resumption::choose`] chooses from, oldest first.
+/// Selects purchases of the same request that [`Resumption::choose`] chooses from, the first to expire first.
 /// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
         "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND expires_at > ? \
-         ORDER BY seq"
+         ORDER BY expires_at, seq"
     );
     Query {
         sql: sql.into(),
@@ -415,16 +420,23 @@ impl Present {
         let (at, counted) = counted(since.moment);
         let (in_scope, keys) = condition(scope);
         let (total, (measured, units)) = match unit {
-            Unit::Usd { .. } => (
+            Unit::Usd { net: false } => (
                 "sum(coalesce(verified_usd_micros, usd_micros))",
                 ("true", Vec::new()),
             ),
-            Unit::Token { network, asset, .. } => {
+            Unit::Usd { net: true } => (NET_MICROS, ("true", Vec::new())),
+            Unit::Token {
+                network,
+                asset,
+                net,
+            } => {
                 let token = vec![network.written().into(), asset.written().into()];
-                (
-                    "sum(CAST(coalesce(verified_charge, value) AS NUMERIC))",
-                    ("network = ? AND asset = ?", token),
-                )
+                let total = if net {
+                    "sum(greatest(CAST(coalesce(verified_charge, value) AS NUMERIC) - CAST(refunded AS NUMERIC), 0))"
+                } else {
+                    "sum(CAST(coalesce(verified_charge, value) AS NUMERIC))"
+                };
+                (total, ("network = ? AND asset = ?", token))
             }
             Unit::Payments => ("count(*)", ("state <> 'api_call'", Vec::new())),
             Unit::Failures => ("count(*)", (FAILED, Vec::new())),
@@ -526,15 +538,10 @@ impl Present {
     }
 }
 
-/// Whether SQL can compute the total. It cannot subtract refunds from dollars, which are rounded, and it does not know
-/// registrable domains.
+/// Whether SQL can compute the total. It does not know registrable domains.
 #[cfg(feature = "postgres")]
-pub(in crate::ledger) const fn can_total(scope: &Scope, unit: Unit) -> bool {
-    let is_net = matches!(
-        unit,
-        Unit::Usd { net: true } | Unit::Token { net: true, .. }
-    );
-    !is_net && scope.is_stable()
+pub(in crate::ledger) const fn can_total(scope: &Scope, _: Unit) -> bool {
+    scope.is_stable()
 }
 
 /// Returns the column of a moment, and the condition of a purchase that limits on this moment count, in addition to

@@ -113,18 +113,25 @@ fn end_of(reversed_host: &str) -> String {
 }
 
 /// Returns the index whose range has the fewest other purchases. Windows of reservations are short, and few payments
-/// are outstanding. Everything else is read by its scope.
+/// expire between two looks at them. Everything else is read by its scope, except the hosts below a domain: their
+/// purchases are not in the order of time, so a part of them is read among all purchases of that time.
+///
+/// `is_part` tells whether the range has a start.
 ///
 /// SQLite is told which index to use, since it would have to guess. Without the index a query fails, and does not
 /// read the whole table.
 #[cfg(feature = "sqlite")]
-pub(in crate::ledger) const fn index(scope: &Scope, moment: Moment) -> &'static str {
+pub(in crate::ledger) const fn index(scope: &Scope, moment: Moment, is_part: bool) -> &'static str {
     match (moment, scope) {
         (Moment::ExpiresAt, _) => "by_expires_at",
         (_, Scope::Request(_)) => "by_request",
         (Moment::ReservedAt, _) => "by_reserved_at",
         (Moment::CountsAt, Scope::Global) => "by_counts_at",
         (Moment::CountsAt, Scope::Origin(_) | Scope::Resource(..)) => "by_origin",
+        (Moment::CountsAt, Scope::Domain(_)) if is_part => "by_counts_at",
+        (Moment::CountsAt, Scope::Host(pattern)) if is_part && pattern.covers_subdomains() => {
+            "by_counts_at"
+        }
         (Moment::CountsAt, Scope::Host(_) | Scope::Domain(_)) => "by_host",
         (Moment::CountsAt, Scope::Payee(_)) => "by_payee",
         (Moment::CountsAt, Scope::Asset(..)) => "by_asset",
@@ -132,6 +139,15 @@ pub(in crate::ledger) const fn index(scope: &Scope, moment: Moment) -> &'static 
         (Moment::CountsAt, Scope::Tag(_)) => "by_tag",
         (Moment::CountsAt, Scope::Agent(_)) => "by_agent",
     }
+}
+
+/// Whether the purchases of the scope are one range of the index that [`index`] names for a range without a start.
+#[cfg(feature = "sqlite")]
+pub(in crate::ledger) const fn is_range(scope: &Scope) -> bool {
+    !matches!(
+        scope,
+        Scope::Global | Scope::Resource(..) | Scope::Request(_)
+    )
 }
 
 /// Returns the scope itself if its purchases are one range of an index in the order of `moment`. Otherwise returns a

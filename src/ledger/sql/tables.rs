@@ -97,7 +97,7 @@ CREATE INDEX by_credential ON purchases (credential, live, reserved_at, seq) WHE
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
-CREATE INDEX undelivered ON purchases (fingerprint, seq)
+CREATE INDEX undelivered ON purchases (fingerprint, expires_at, seq)
     WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400));
 CREATE INDEX unproven ON purchases (seq)
     WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL);

@@ -92,7 +92,7 @@ impl File<'_> {
         Ok(self.last_seq()?.saturating_add(1))
     }
 
-    fn head(self) -> Result<Head, LedgerError> {
+    pub(super) fn head(self) -> Result<Head, LedgerError> {
         let known = self.known.borrow().head;
         debug_assert!(
             known.is_none_or(|known| head(self.database).is_ok_and(|head| head == known)),
@@ -150,23 +150,37 @@ pub(super) fn first<T>(
 ) -> Result<Option<T>, LedgerError> {
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    rows.next()
-        .map_err(failed)?
-        .map(|row| read(&Line::of(row)))
-        .transpose()
+    let found = rows.next().map_err(failed)?;
+    let found = found.map(|row| read(&Line::of(row))).transpose();
+    drop(rows);
+    count_steps(&statement);
+    found
 }
 
 /// Passes the rows of a query to `take`, one by one, so that memory does not grow with them.
 pub(super) fn each(
     connection: &Connection,
-    Query { sql, values }: Query,
+    query: Query,
     mut take: impl FnMut(&Line<'_>) -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    until(connection, query, |line| take(line).map(|()| false))
+}
+
+/// As [`each`], until `take` returns `true`. Reads no further rows.
+pub(super) fn until(
+    connection: &Connection,
+    Query { sql, values }: Query,
+    mut take: impl FnMut(&Line<'_>) -> Result<bool, LedgerError>,
 ) -> Result<(), LedgerError> {
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        take(&Line::of(row))?;
+        if take(&Line::of(row))? {
+            break;
+        }
     }
+    drop(rows);
+    count_steps(&statement);
     Ok(())
 }
 
@@ -175,10 +189,25 @@ pub(super) fn execute(
     Query { sql, values }: Query,
 ) -> Result<(), LedgerError> {
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-    statement
-        .execute(params_from_iter(values))
-        .map(drop)
-        .map_err(failed)
+    let done = statement.execute(params_from_iter(values));
+    count_steps(&statement);
+    done.map(drop).map_err(failed)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The steps of SQLite's machine in this thread, without those of self-checks.
+    pub(super) static STEPS: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// Adds the steps of a statement since its last call, in tests.
+pub(super) fn count_steps(statement: &rusqlite::Statement<'_>) {
+    #[cfg(test)]
+    STEPS.set(STEPS.get().saturating_add(i64::from(
+        statement.reset_status(rusqlite::StatementStatus::VmStep),
+    )));
+    #[cfg(not(test))]
+    let _ = statement;
 }
 
 /// A row whose columns are read roughly in their order. SQLite compares all names to find a column

@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use super::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Part;
-use crate::ledger::sql::scope::{index, indexed_scope, indices};
-use crate::limit::LimitCheck;
+use crate::ledger::sql::scope::{index, indexed_scope, indices, is_range};
+use crate::limit::{LimitCheck, Moment, Scope};
 
 /// The index of sellers, for the rules on payees and prices, and for sign-ins.
 pub(super) const BY_SELLER: &str = "by_seller";
@@ -21,7 +21,7 @@ pub(super) const BY_SELLER: &str = "by_seller";
 const ALWAYS: [&str; 4] = [
     "CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved'",
     "CREATE INDEX by_credential ON purchases (credential, live, reserved_at, seq) WHERE credential IS NOT NULL",
-    "CREATE INDEX undelivered ON purchases (fingerprint, seq) WHERE state = 'signed' OR state = 'rejected' \
+    "CREATE INDEX undelivered ON purchases (fingerprint, expires_at, seq) WHERE state = 'signed' OR state = 'rejected' \
      OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400))",
     "CREATE INDEX unproven ON purchases (seq) WHERE proof IS NULL AND live = 1 AND credential IS NULL",
 ];
@@ -66,8 +66,12 @@ pub(super) fn of_check(check: &LimitCheck) -> impl Iterator<Item = &'static str>
     let of_limits = check.queries().flat_map(|query| {
         let (scope, moment) = (query.scope(), query.since.moment);
         // A total moves on by the first charge of a scope that may be wider.
-        let wider = index(&indexed_scope(scope, moment), moment);
-        [index(scope, moment), wider]
+        let wider = indexed_scope(scope, moment);
+        let of = |scope: &Scope, moment| [true, false].map(|is_part| index(scope, moment, is_part));
+        // A total that begins asks first whether its scope is new.
+        let new = is_range(scope).then(|| index(scope, Moment::CountsAt, false));
+        let read = of(scope, moment).into_iter().chain(of(&wider, moment));
+        read.chain(new).collect::<Vec<_>>()
     });
     of_limits.chain(sellers.then_some(BY_SELLER))
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
+use super::domains::Domains;
 use super::failed;
 use crate::clock::Timestamp;
 use crate::ledger::hash_chain::Head;
@@ -25,14 +26,24 @@ pub(super) struct Known {
     totals: HashMap<Scope, Totals>,
     /// Scopes with totals that are not written yet.
     unwritten: Vec<Scope>,
-    /// The newest total that was added and is not written yet, by its time.
-    added_at: Option<Timestamp>,
+    added: Option<Added>,
     pub(super) head: Option<Head>,
     pub(super) last_seq: Option<u64>,
     /// Whether the transaction must be on disk before it is answered, though none of its writes says so.
     must_sync: bool,
     /// Indices that the file has.
     indices: Vec<&'static str>,
+    /// Kept when another connection wrote, because they are brought up to date by the events.
+    pub(super) domains: Domains,
+}
+
+/// The totals that were added and are not written yet.
+#[derive(Debug)]
+pub(super) struct Added {
+    /// The scope and the time of the last one.
+    pub(super) scope: Scope,
+    pub(super) at: Timestamp,
+    pub(super) count: i64,
 }
 
 /// The version of the file that a transaction sees.
@@ -55,9 +66,17 @@ impl Known {
             .map_err(failed)?;
         let number = statement.query_row([], |row| row.get(0)).map_err(failed)?;
         let is_full = self.purchases.len() > MOST || self.totals.len() > MOST;
-        let others_wrote = self.version.take() != Some(number) || file_written;
+        let committed = self.version.take();
+        let others_wrote = committed != Some(number) || file_written;
+        if committed.is_none() || file_written || self.domains.len() > MOST {
+            self.domains = Domains::default();
+        }
         if others_wrote || is_full {
-            *self = Self::default();
+            let domains = std::mem::take(&mut self.domains);
+            *self = Self {
+                domains,
+                ..Self::default()
+            };
         }
         Ok(Version {
             number,
@@ -123,7 +142,12 @@ impl Known {
         self.unwritten.push(scope.clone());
         let used_at = total.used_at;
         if self.totals.entry(scope.clone()).or_default().put(total) {
-            self.added_at = self.added_at.max(Some(used_at));
+            let count = self.added.take().map_or(0, |added| added.count);
+            self.added = Some(Added {
+                scope: scope.clone(),
+                at: used_at,
+                count: count.saturating_add(1),
+            });
         }
     }
 
@@ -138,17 +162,17 @@ impl Known {
         }
     }
 
-    /// Writes the totals that are not written yet. Returns the time of the newest of them that was added.
+    /// Writes the totals that are not written yet. Returns those of them that were added.
     pub(super) fn write_totals(
         &mut self,
         mut write: impl FnMut(&Scope, &Total) -> Result<(), LedgerError>,
-    ) -> Result<Option<Timestamp>, LedgerError> {
+    ) -> Result<Option<Added>, LedgerError> {
         for scope in self.unwritten.drain(..) {
             if let Some(totals) = self.totals.get_mut(&scope) {
                 totals.store(|total| write(&scope, total))?;
             }
         }
-        Ok(self.added_at.take())
+        Ok(self.added.take())
     }
 
     /// Removes all totals from the cache. Call [`write_totals`](Self::write_totals) first.

@@ -2,6 +2,7 @@
 
 mod change;
 mod copy;
+mod domains;
 mod file;
 mod guard;
 mod indices;

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::failed;
-use super::file::File;
+use super::file::{File, count_steps};
+use super::known::Added;
 use crate::clock::Timestamp;
 use crate::ledger::{LedgerError, Purchase};
 use crate::limit::{Chargeable, LimitQuery, Scope, Sum, Total, Totals, Unit, Window, same_usage};
@@ -30,6 +31,8 @@ CREATE TABLE totals (
 
 /// How long a total is kept after a limit last used it, in milliseconds: 30 days.
 const UNUSED: i64 = 30 * 86_400_000;
+/// The number of totals that a transaction looks at if it added one, and two more for each that it added.
+const LOOKED_AT: i64 = 14;
 
 /// Returns the total that a query asks for.
 pub(super) fn find(file: File<'_>, query: &LimitQuery<'_>) -> Result<Option<Total>, LedgerError> {
@@ -96,21 +99,52 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
         ];
         statement.execute(values).map(drop).map_err(failed)
     })?;
-    if let Some(now) = newest {
-        let mut statement = file
-            .database
-            .prepare_cached("DELETE FROM totals WHERE used_at < ?")
-            .map_err(failed)?;
-        let unused_since = now.millis().saturating_sub(UNUSED);
-        if statement.execute([unused_since]).map_err(failed)? > 0 {
-            known.forget_totals();
-        }
+    if let Some(added) = newest
+        && forget(file.database, &added)? > 0
+    {
+        known.forget_totals();
     }
     debug_assert!(
         known.agrees_with(&all(file.database)?),
         "the file has the totals that are known"
     );
     Ok(())
+}
+
+/// Deletes totals that no limit uses any more. Looks only at the few after the scope of a new total, so that the cost
+/// does not grow with their number. More are looked at than are added.
+fn forget(database: &Connection, added: &Added) -> Result<usize, LedgerError> {
+    let unused_since = added.at.millis().saturating_sub(UNUSED);
+    let first = added.scope.key();
+    let most = LOOKED_AT.saturating_add(added.count.saturating_mul(2));
+    let mut looked_at = 0;
+    let mut unused = Vec::new();
+    // After the last one comes the first one.
+    for range in ["scope >= ?1", "scope < ?1"] {
+        let sql = format!(
+            "SELECT scope, unit, window, used_at < ?2 FROM totals WHERE {range} ORDER BY scope, unit, window LIMIT ?3"
+        );
+        let mut statement = database.prepare_cached(&sql).map_err(failed)?;
+        let most = most.saturating_sub(looked_at);
+        let mut rows = statement
+            .query(params![first, unused_since, most])
+            .map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            looked_at = looked_at.saturating_add(1);
+            if row.get(3).map_err(failed)? {
+                let text = |column| row.get::<_, String>(column).map_err(failed);
+                unused.push([text(0)?, text(1)?, text(2)?]);
+            }
+        }
+        drop(rows);
+        count_steps(&statement);
+    }
+    let sql = "DELETE FROM totals WHERE scope = ? AND unit = ? AND window = ?";
+    for [scope, unit, window] in &unused {
+        let mut statement = database.prepare_cached(sql).map_err(failed)?;
+        statement.execute([scope, unit, window]).map_err(failed)?;
+    }
+    Ok(unused.len())
 }
 
 /// Reads the totals of a scope, unless they are known.

@@ -5,6 +5,7 @@ mod copies;
 mod cost;
 mod damage;
 mod events;
+mod growth;
 mod migration;
 mod one_step;
 mod open_files;

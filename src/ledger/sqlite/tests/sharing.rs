@@ -179,9 +179,10 @@ fn every_question_is_a_range_of_an_index() {
         );
         assert!(held.contains("INDEX held"), "{held}");
         let [spent, held] = plans(&scope, Moment::CountsAt, at(NOW)).try_into().unwrap();
-        let within_range = range.contains('<') || spent.contains("counts_at>?");
+        // The purchases of many hosts are not in the order of time.
+        let range = if range.contains('<') { "" } else { range };
         assert!(
-            spent.starts_with("SEARCH") && spent.contains(range) && within_range,
+            spent.starts_with("SEARCH") && spent.contains(range) && spent.contains("counts_at>?"),
             "{spent}"
         );
         assert!(held.contains("INDEX held"), "{held}");
