@@ -133,7 +133,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// Lets the answer know the query, for the texts that the caller asks it for.
     async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
-        let mut answer = Box::pin(self.fetch(request)).await?;
+        let mut answer = self.fetch(request).await?;
         if let Some(own) = current() {
             answer.extensions_mut().insert(own);
         }
@@ -351,6 +351,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             return Ok(Demand::None(response));
         }
         let url = response.url().clone();
+        if let Some(required) = challenge::in_header(&response) {
+            challenge::dispose(response);
+            return Ok(Demand::Payment(required, url));
+        }
         let challenge = Box::pin(self.read_challenge(response)).await;
         Ok(match challenge.map_err(|error| error.at(&url))? {
             Challenge::NotX402(response) => Demand::None(response),
@@ -543,8 +547,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// The purchase request of a replay, and whether the replay can be sent.
     fn replayed(&mut self, replay: &Replay) -> Result<(PurchaseRequest, bool), Error> {
-        let again = replay.make();
-        let request = again.as_ref().unwrap_or(replay.head());
+        let made = match replay.ready() {
+            Some(_) => None,
+            None => replay.make(),
+        };
+        let again = replay.ready().or(made.as_ref());
+        let request = again.unwrap_or(replay.head());
         let identity = self
             .identity
             .unwrap_or_else(|| identity(request, again.is_some()));

@@ -527,7 +527,7 @@ impl Payer {
             id: order.purchase.clone(),
             payer: facts.payer,
             fingerprint: facts.request.fingerprint(),
-            identifier: format!("pay_{}", ledger::random_hex().map_err(no_randomness)?),
+            identifier: ["pay_", &ledger::random_hex().map_err(no_randomness)?].concat(),
             origin: facts.request.origin().clone(),
             method: facts.request.method().as_str().to_owned(),
             path: facts.path.to_owned(),
