@@ -16,7 +16,7 @@ LONGEST_FILE = 600
 # 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies;
 # 38,000 with pruning, sign-in-with-x, Permit2 and `upto`; 38,800 with approvals and proofs of Permit2, and restarts;
 # 39,900 with signed offers and receipts. Raise it only with a capability, and say so in the commit.
-LIBRARY_LINES = 39_900
+LIBRARY_LINES = 40_000
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3
