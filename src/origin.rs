@@ -138,7 +138,9 @@ fn without_root(host: &str) -> Option<&str> {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.host)?;
+        f.write_str(self.scheme)?;
+        f.write_str("://")?;
+        f.write_str(&self.host)?;
         if self.default_port() {
             Ok(())
         } else {

@@ -302,6 +302,19 @@ mod tests {
         }
     }
 
+    /// A short text is judged by its longest run of digits alone, and a long one by each character.
+    #[test]
+    fn a_text_of_any_length_is_safe_if_its_long_form_shows_it_as_it_is() {
+        for length in 0..=EXCERPT + 1 {
+            for start in [0, 1, 7, length / 2] {
+                for unit in ["a", "Z", "0a", "x ", "\t"] {
+                    let text = format!("{}{}", " ".repeat(start), unit.repeat(length));
+                    assert_eq!(is_safe(&text), long_excerpt(&text) == text, "{text:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_quotation_cannot_be_closed_from_inside() {
         for mark in ["\"", "”", "＂", "«", "\u{2e42}\u{202e}\""] {

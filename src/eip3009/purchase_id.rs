@@ -87,7 +87,10 @@ pub struct PurchaseIdError;
 /// The nonce does not depend on amount, payee and expiry. Therefore the token accepts at most one of
 /// all authorizations of a purchase. Every part but the last has a fixed length.
 pub(crate) fn nonce(payer: Address, asset: &Asset, id: &PurchaseId, generation: u32) -> B256 {
-    let mut preimage = b"bursar purchase v1".to_vec();
+    const TAG: &[u8] = b"bursar purchase v1";
+    // The tag, two addresses and two numbers have 70 bytes.
+    let mut preimage = Vec::with_capacity(id.as_str().len().saturating_add(70));
+    preimage.extend_from_slice(TAG);
     preimage.extend_from_slice(payer.as_slice());
     preimage.extend_from_slice(&asset.network().chain_id().to_be_bytes());
     preimage.extend_from_slice(asset.address().as_slice());

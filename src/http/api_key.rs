@@ -7,8 +7,8 @@ use reqwest::{Request, Response};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::body::PartlyRead;
-use super::exchange::{Demand, Exchange, MAX_HOPS, too_many_redirects};
-use super::redirect;
+use super::exchange::{Demand, Exchange};
+use super::redirect::{self, MAX_HOPS};
 use super::replay::Replay;
 use super::response::{ApiCall, ResponseExt};
 use super::transport::HttpTransport;
@@ -254,7 +254,7 @@ impl<T: HttpTransport> Exchange<'_, T> {
                 }
             }
         }
-        Err(too_many_redirects())
+        Err(redirect::too_many())
     }
 }
 

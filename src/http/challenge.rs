@@ -30,6 +30,11 @@ pub(super) fn is_cached(response: &Response) -> bool {
     response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
 }
 
+/// Returns the terms of a 402 if its header has readable ones, as that of most sellers. The body is not needed then.
+pub(super) fn in_header(response: &Response) -> Option<Box<PaymentRequired>> {
+    header_terms(response.headers())?.ok().map(Box::new)
+}
+
 /// Reads the terms of a 402, within the bounds of header and body.
 ///
 /// A header that cannot be read does not matter if the body has terms.
@@ -113,8 +118,11 @@ fn may_hold_terms(beginning: &[u8]) -> bool {
 
 /// Reads an unused body to its end in the background, so that its connection can be used again. It takes at most a second
 /// and 64 KiB.
-fn dispose(mut response: Response) {
+pub(super) fn dispose(mut response: Response) {
     const ENOUGH: usize = 64 * 1024;
+    if response.content_length() == Some(0) {
+        return;
+    }
     let small = response
         .content_length()
         .is_none_or(|length| usize::try_from(length).is_ok_and(|length| length <= ENOUGH));

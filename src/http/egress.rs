@@ -30,6 +30,10 @@ impl EgressRules {
         let Some(origin) = Origin::of(url) else {
             return Err(Error::builder("the URL is not http or https with a host").at(url));
         };
+        // Most requests go by https, to a client that does not ask for the address.
+        if origin.scheme() == "https" && !self.deny_private {
+            return Ok(());
+        }
         if origin.scheme() != "https" && !(self.http_loopback && origin.is_loopback()) {
             let hint = if origin.is_loopback() {
                 "; to allow it for this machine's loopback, call allow_http_loopback"

@@ -17,7 +17,7 @@ use url::Url;
 use super::body::watched;
 use super::challenge::{self, Challenge, is_cached};
 use super::egress::EgressRules;
-use super::redirect;
+use super::redirect::{self, MAX_HOPS};
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::sign_in::Entered;
@@ -34,9 +34,6 @@ use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
 use crate::text::{current, guarding, struck_path};
 use crate::x402::PaymentRequired;
-
-/// The most redirects that bursar follows before a payment, as many as reqwest follows.
-pub(super) const MAX_HOPS: usize = 10;
 
 /// The headers that carry a payment. A payment that the caller made would be under no policy and in no ledger.
 const PAYMENT_HEADERS: [&str; 2] = ["payment-signature", "x-payment"];
@@ -133,7 +130,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// Lets the answer know the query, for the texts that the caller asks it for.
     async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
-        let mut answer = Box::pin(self.fetch(request)).await?;
+        let mut answer = self.fetch(request).await?;
         if let Some(own) = current() {
             answer.extensions_mut().insert(own);
         }
@@ -300,7 +297,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 }
             }
         }
-        Err(too_many_redirects())
+        Err(redirect::too_many())
     }
 
     /// As [`ask`](Self::ask), with a second request if the terms of the 402 may be old, because a cache kept it, or cannot be
@@ -351,6 +348,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             return Ok(Demand::None(response));
         }
         let url = response.url().clone();
+        if let Some(required) = challenge::in_header(&response) {
+            challenge::dispose(response);
+            return Ok(Demand::Payment(required, url));
+        }
         let challenge = Box::pin(self.read_challenge(response)).await;
         Ok(match challenge.map_err(|error| error.at(&url))? {
             Challenge::NotX402(response) => Demand::None(response),
@@ -512,7 +513,6 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             *request.timeout_mut() = Some(left);
         }
         let url = request.url().clone();
-        let deadline = self.deadline();
         if self.egress.may_have_proxy && url.scheme() == "http" {
             // reqwest would add the password of the proxy, for a seller that is reached without it.
             let none = HeaderValue::from_static("");
@@ -521,12 +521,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 .entry(PROXY_AUTHORIZATION)
                 .or_insert(none);
         }
-        let response = {
-            // Pinned here: a future that is passed on by value is in the memory of this one twice.
-            let sent = pin!(self.transport.send(request));
-            deadline.bound(extra, sent).await
-        };
-        let response = response.map_err(|error| error.at(&url))?;
+        // Pinned here: a future that is passed on by value is in the memory of this one twice.
+        let response = self
+            .deadline()
+            .bound(extra, pin!(self.transport.send(request)))
+            .await
+            .map_err(|error| error.at(&url))?;
         EgressRules::check_answer(&url, response.remote_addr())?;
         // The other origin may have the signature by now. bursar does not believe its answer.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
@@ -543,8 +543,9 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// The purchase request of a replay, and whether the replay can be sent.
     fn replayed(&mut self, replay: &Replay) -> Result<(PurchaseRequest, bool), Error> {
-        let again = replay.make();
-        let request = again.as_ref().unwrap_or(replay.head());
+        let made = replay.ready().map_or_else(|| replay.make(), |_| None);
+        let again = replay.ready().or(made.as_ref());
+        let request = again.unwrap_or(replay.head());
         let identity = self
             .identity
             .unwrap_or_else(|| identity(request, again.is_some()));
@@ -587,11 +588,4 @@ fn identity(request: &Request, complete: bool) -> RequestIdentity {
         .map_or(Some(&[][..]), reqwest::Body::as_bytes)
         .filter(|_| complete);
     RequestIdentity::of(request.method(), request.url(), body)
-}
-
-pub(super) fn too_many_redirects() -> Error {
-    Error::new(
-        ErrorKind::Transport,
-        format!("more than {MAX_HOPS} redirects"),
-    )
 }

@@ -9,6 +9,9 @@ use url::Url;
 use crate::error::{Error, ErrorKind, without_secrets};
 use crate::text::{OwnQuery, excerpt, guarded};
 
+/// The most redirects that bursar follows before a payment, as many as reqwest follows.
+pub(super) const MAX_HOPS: usize = 10;
+
 /// Returns the URL that an answer redirects to.
 ///
 /// A redirect from https to plain http of the same host and port leads to https, as a browser with HSTS does it:
@@ -76,6 +79,13 @@ fn is_downgrade(from: &Url, to: &Url) -> bool {
 fn shown(url: &Url) -> String {
     let query = url.query().map_or("", |_| "?…");
     excerpt(&format!("{}{query}", without_secrets(url)))
+}
+
+pub(super) fn too_many() -> Error {
+    Error::new(
+        ErrorKind::Transport,
+        format!("more than {MAX_HOPS} redirects"),
+    )
 }
 
 #[cfg(test)]

@@ -105,6 +105,14 @@ impl Replay {
         &self.template
     }
 
+    /// Returns the request as it will be sent again, if that needs no new body.
+    pub(super) const fn ready(&self) -> Option<&Request> {
+        match self.body {
+            Source::Template => Some(&self.template),
+            Source::Function(_) | Source::Spent => None,
+        }
+    }
+
     /// Returns the request again, or `None` when its body was a stream.
     pub(super) fn make(&self) -> Option<Request> {
         match &self.body {

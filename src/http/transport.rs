@@ -74,6 +74,18 @@ impl<T: HttpTransport> Transport for PaidRequest<'_, '_, T> {
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(ReplyBody::unread(answer));
         }
+        // Few answers are failures, and the calls that wait for an answer stay small.
+        Box::pin(self.read_failure(status, answer)).await
+    }
+}
+
+impl<T: HttpTransport> PaidRequest<'_, '_, T> {
+    /// Reads the beginning of the body of a failure, and the terms of a 402.
+    async fn read_failure(
+        &self,
+        status: StatusCode,
+        answer: Response,
+    ) -> Result<ReplyBody<Response>, AfterSigning> {
         let (enough, soon) = EVIDENCE;
         let mut answer = PartlyRead::new(answer);
         let soon = self.exchange.deadline().at_most(soon);

@@ -5,8 +5,7 @@ use std::fmt;
 use alloy::primitives::{Address, B256};
 use serde::{Serialize, Serializer};
 
-use crate::money::Asset;
-use crate::money::Network;
+use crate::money::{Asset, Network, checksummed};
 use crate::origin::{HostPattern, Origin};
 use crate::path;
 
@@ -157,7 +156,7 @@ impl fmt::Display for Scope {
             Self::Resource(origin, path) => write!(f, "resource {origin}{path}"),
             Self::Host(pattern) => write!(f, "host {pattern}"),
             Self::Domain(domain) => write!(f, "domain {domain}"),
-            Self::Payee(payee) => write!(f, "payee {payee}"),
+            Self::Payee(payee) => write!(f, "payee {}", checksummed(*payee)),
             Self::Asset(network, address) => write!(f, "asset {address} on {network}"),
             Self::Network(network) => write!(f, "network {network}"),
             Self::Request(_) => f.write_str("same request"),

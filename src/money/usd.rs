@@ -286,4 +286,13 @@ mod tests {
         assert_eq!(Usd::MAX.checked_add(Usd::from_micros(1)), None);
         assert_eq!(usd!("1").saturating_sub(usd!("2")), Usd::ZERO);
     }
+
+    #[test]
+    fn dollars_are_written_alike_with_and_without_a_width() {
+        for micros in [0, 1, 10, 99_999, 100_000, 1_230_000, 1_234_560, u64::MAX] {
+            let usd = Usd::from_micros(micros);
+            assert_eq!(format!("{usd:>40}").trim_start(), usd.to_string());
+            assert_eq!(format!("{usd:.3}"), usd.to_string()[..3]);
+        }
+    }
 }

@@ -67,26 +67,6 @@ impl Payer {
         self.obtain(required, request).await.map(|payment| *payment)
     }
 
-    /// As [`authorize`](Self::authorize), with a payment that is cheap to move.
-    pub(crate) async fn obtain(
-        &self,
-        required: &PaymentRequired,
-        request: &PurchaseRequest,
-    ) -> Result<Box<Payment>, Error> {
-        if request.forbids_payment() {
-            return Err(
-                Error::builder("the request says no_payment, and cannot be authorized")
-                    .at(request.url()),
-            );
-        }
-        self.emit(&self.event(EventKind::Challenged, request));
-        let obtained = Box::pin(self.resume_or_buy(required, request, Patience::Waits));
-        let obtained = text::guarding(request.url(), obtained);
-        self.in_span(request, obtained)
-            .await
-            .map_err(|error| self.report_denial(request, error).at(request.url()))
-    }
-
     /// Signs for terms from the cache. Returns `None` where the seller's present terms may be allowed all the same.
     pub(crate) async fn authorize_cached_terms(
         &self,
@@ -127,7 +107,7 @@ impl Payer {
             .map_err(|error| self.report_denial(request, error).at(request.url()))
     }
 
-    async fn in_span(
+    pub(super) async fn in_span(
         &self,
         request: &PurchaseRequest,
         buying: impl Future<Output = Result<Box<Payment>, Error>>,
@@ -351,7 +331,7 @@ impl Payer {
             id: order.purchase.clone(),
             payer: facts.payer,
             fingerprint: facts.request.fingerprint(),
-            identifier: format!("pay_{}", ledger::random_hex().map_err(no_randomness)?),
+            identifier: ["pay_", &ledger::random_hex().map_err(no_randomness)?].concat(),
             origin: facts.request.origin().clone(),
             method: facts.request.method().as_str().to_owned(),
             path: facts.path.to_owned(),

@@ -24,7 +24,7 @@ pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<St
         without_queries(offer)?,
         without_queries(required.raw_resource())?,
     );
-    let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
+    let terms = [r#"{"offer":"#, &*offer, r#","resource":"#, &*resource, "}"].concat();
     let terms = if terms.len() > LONGEST {
         let (bytes, hash) = (terms.len(), keccak256(terms));
         format!(r#"{{"omitted":{{"bytes":{bytes},"keccak256":"{hash}"}}}}"#)

@@ -1,6 +1,7 @@
 //! The way of a payment to its seller, and the seller's answer.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use http::StatusCode;
 
@@ -109,7 +110,7 @@ impl AfterSigning {
 #[derive(Clone, Debug)]
 pub(crate) struct PaymentRecord {
     payment: SignedPayment,
-    receipt: Option<Box<Receipt>>,
+    receipt: Option<Arc<Receipt>>,
     /// The words of the seller in the body of a failure, cut and tamed.
     words: Option<String>,
 }
@@ -122,7 +123,7 @@ impl PaymentRecord {
     ) -> Self {
         Self {
             payment: payment.payment().clone(),
-            receipt,
+            receipt: receipt.map(Arc::from),
             words: words.map(text::excerpt),
         }
     }

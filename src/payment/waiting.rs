@@ -13,6 +13,8 @@ use crate::ledger::{Place, PurchaseId, Terms};
 use crate::limit::Denial;
 use crate::policy::{Rule, never_paid};
 use crate::request::PurchaseRequest;
+use crate::telemetry::EventKind;
+use crate::text;
 use crate::x402::{PaymentRequired, Quote, Unpayable};
 
 /// Whether a call that has to wait for room waits.
@@ -104,6 +106,26 @@ impl<'a> Waiting<'a> {
 }
 
 impl Payer {
+    /// As [`authorize`](Self::authorize), with a payment that is cheap to move.
+    pub(crate) async fn obtain(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Box<Payment>, Error> {
+        if request.forbids_payment() {
+            return Err(
+                Error::builder("the request says no_payment, and cannot be authorized")
+                    .at(request.url()),
+            );
+        }
+        self.emit(&self.event(EventKind::Challenged, request));
+        let obtained = Box::pin(self.resume_or_buy(required, request, Patience::Waits));
+        let obtained = text::guarding(request.url(), obtained);
+        self.in_span(request, obtained)
+            .await
+            .map_err(|error| self.report_denial(request, error).at(request.url()))
+    }
+
     /// Returns the payment of an earlier purchase of the request, or buys. Waits for room if the request says so.
     ///
     /// A purchase can become unresolved while the call waits, so each attempt looks for it again.

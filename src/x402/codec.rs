@@ -93,3 +93,28 @@ pub(super) fn decode(header: &str) -> Option<Vec<u8>> {
 pub(crate) fn encode_header(json: &[u8]) -> String {
     BASE64.encode(json)
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::alphabet::STANDARD;
+    use base64::engine::GeneralPurpose;
+
+    use super::*;
+
+    /// Vector instructions take over at a certain length, and leave the end to others.
+    #[test]
+    fn base64_of_every_length_is_read_and_written_as_the_scalar_engine_does() {
+        let scalar = GeneralPurpose::new(&STANDARD, CONFIG);
+        for length in 0..300_usize {
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let text = encode_header(&bytes);
+            assert_eq!(text, scalar.encode(&bytes), "{length}");
+            let bare = text.trim_end_matches('=');
+            for written in [&text, bare, &format!("{bare}!"), &format!("!{bare}")] {
+                let read = BASE64.decode(written).ok();
+                assert_eq!(read, scalar.decode(written).ok(), "{written}");
+            }
+            assert_eq!(decode(&text).as_deref(), Some(&*bytes), "{length}");
+        }
+    }
+}

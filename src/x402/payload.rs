@@ -368,3 +368,50 @@ fn shortened(resource: &RawValue) -> Cow<'_, RawValue> {
     let cut = if may_be_long { cut() } else { None };
     cut.map_or(Cow::Borrowed(resource), Cow::Owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+    use serde_json::json;
+
+    use super::*;
+    use crate::money::{AssetRegistry, Network};
+
+    /// The writer knows that nothing needs an escape, so serde is asked.
+    #[test]
+    fn a_payload_is_the_json_that_serde_writes_for_any_numbers_and_signature() {
+        let network = Network::from_chain_id(84_532);
+        let asset = AssetRegistry::stablecoins().find_symbol(network, "USDC");
+        let (from, to) = (Address::repeat_byte(0xab), Address::repeat_byte(0x0c));
+        let values = [
+            U256::ZERO,
+            U256::from(9),
+            U256::from(10),
+            U256::from(u64::MAX),
+            U256::from(u64::MAX) + U256::ONE,
+            U256::MAX,
+        ];
+        for (number, value) in (0_u8..).zip(values) {
+            let nonce = B256::repeat_byte(0xf0 | number);
+            let valid = (0, u64::MAX - u64::from(number));
+            let (asset, parties) = (asset.unwrap().clone(), (from, to));
+            let transfer = TransferAuthorization::new(asset, parties, value, valid, nonce);
+            let signature = Signature::new(vec![0xe7; usize::from(number) * 65]);
+            let mut written = Vec::new();
+            let proof = PaymentProof::transfer(&transfer, &signature);
+            proof.write(&mut written).unwrap();
+            let expected = json!({
+                "authorization": {
+                    "from": from.to_checksum(None),
+                    "to": to.to_checksum(None),
+                    "value": value.to_string(),
+                    "validAfter": "0",
+                    "validBefore": valid.1.to_string(),
+                    "nonce": nonce.to_string(),
+                },
+                "signature": signature.to_hex(),
+            });
+            assert_eq!(String::from_utf8(written).unwrap(), expected.to_string());
+        }
+    }
+}
