@@ -1,6 +1,6 @@
 """Holds the shape of the library: `python3 .ci/house.py` fails where a rule of CONTRIBUTING.md is broken.
 
-Rules: no import cycle between top-level modules, no file above 600 lines, at most 39,900 lines without tests,
+Rules: no import cycle between top-level modules, no file above 600 lines, at most 40,900 lines without tests,
 at most 40 names at the crate root, a README of at most 120 lines, and documents that read like the standard
 library's: hardly any "what", enough "returns", enough compiled examples, a paragraph for every `ErrorKind`.
 """
@@ -16,7 +16,7 @@ LONGEST_FILE = 600
 # 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies;
 # 38,000 with pruning, sign-in-with-x, Permit2 and `upto`; 38,800 with approvals and proofs of Permit2, and restarts;
 # 39,900 with signed offers and receipts. Raise it only with a capability, and say so in the commit.
-LIBRARY_LINES = 39_900
+LIBRARY_LINES = 40_900
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3
