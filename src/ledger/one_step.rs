@@ -122,11 +122,11 @@ impl Backend {
         reservation: &Arc<Reservation>,
         signer: &Arc<dyn SignsInStep>,
     ) -> Result<Obtained, LedgerError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(sqlite) => Box::pin(sqlite.buy(reservation, signer)).await,
-            _ => Box::pin(self.buy_in_turn(reservation, &**signer)).await,
+        #[cfg(feature = "sqlite")]
+        if let Self::Sqlite(sqlite) = self {
+            return Box::pin(sqlite.buy(reservation, signer)).await;
         }
+        Box::pin(self.buy_in_turn(reservation, &**signer)).await
     }
 
     /// Holds, signs and records one after the other. Each step is durable before the next one begins.
