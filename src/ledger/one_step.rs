@@ -66,7 +66,7 @@ pub(crate) enum Obtained {
 }
 
 /// A purchase to write, after the signer answered.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) enum Step {
     /// The purchase with its signature.
     Signed(Box<SignedPurchase>),
@@ -76,7 +76,7 @@ pub(super) enum Step {
     Abandoned,
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Step {
     /// Signs a purchase whose limits have room. `held` has its final number, or zero if it is not known yet.
     ///
@@ -122,11 +122,13 @@ impl Backend {
         reservation: &Arc<Reservation>,
         signer: &Arc<dyn SignsInStep>,
     ) -> Result<Obtained, LedgerError> {
-        #[cfg(feature = "sqlite")]
-        if let Self::Sqlite(sqlite) = self {
-            return Box::pin(sqlite.buy(reservation, signer)).await;
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(sqlite) => Box::pin(sqlite.buy(reservation, signer)).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(postgres) => Box::pin(postgres.buy(reservation, signer)).await,
+            Self::Memory(_) => Box::pin(self.buy_in_turn(reservation, &**signer)).await,
         }
-        Box::pin(self.buy_in_turn(reservation, &**signer)).await
     }
 
     /// Holds, signs and records one after the other. Each step is durable before the next one begins.
@@ -159,7 +161,7 @@ impl Backend {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => true,
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => false,
+            Self::Postgres(_) => true,
         }
     }
 }

@@ -1,84 +1,85 @@
-//! Changes of a ledger in PostgreSQL: one transaction each, repeated after a conflict.
+//! Changes of a ledger in PostgreSQL: one transaction for all changes that wait, repeated after a conflict.
+//!
+//! A transaction takes two round trips: one locks the end of the chain and reads, the other writes and commits. A
+//! denial takes one more, which reads the single charges.
+
+use std::sync::Arc;
 
 use alloy::primitives::B256;
-use deadpool_postgres::{Object, Transaction};
-use futures_util::future::{try_join, try_join_all, try_join3};
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::Row;
 
-use super::pool::{self, Failure};
-use super::rows::{answer, each, fetch};
-use super::view::View;
-use super::{ATTEMPTS, Database, discard_if_lost, pause};
+use super::book::Book;
+use super::link::{Ask, Link, NotCommitted};
+use super::pool::Failure;
+use super::view::{Answers, View};
+use super::{ATTEMPTS, Database, pause, write};
 use crate::clock::Timestamp;
 use crate::ledger::hash_chain::Head;
+use crate::ledger::one_step::Step;
 use crate::ledger::sql::query::{self, Present, Query};
 use crate::ledger::sql::row::{self, Cells, Stored, integer};
 use crate::ledger::{
-    LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption, State,
-    Transition,
+    LedgerError, Obtained, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption,
+    SignsInStep, Transition,
 };
 use crate::limit::LimitCheck;
 
 /// A change of the ledger.
-pub(super) enum Change<'a> {
-    Reserve(&'a Reservation),
-    Record(&'a PurchaseKey, &'a Transition, Timestamp),
-    Resume(&'a Resumption),
+pub(super) enum Change {
+    Reserve(Arc<Reservation>),
+    Buy(Arc<Reservation>, Arc<dyn SignsInStep>),
+    Record(PurchaseKey, Transition, Timestamp),
+    Resume(Resumption),
 }
 
 /// The result of a change.
-pub(super) enum Changed {
-    /// The purchase was written.
-    Written(Box<Purchase>),
-    /// Nothing was written.
-    Nothing(Answer),
-}
-
-/// The answer to a change that writes nothing.
 pub(super) enum Answer {
     Reserved(Reserved),
+    Obtained(Obtained),
+    Recorded,
     Resumed(Resumed),
 }
 
-/// The decision for a change, given the stored purchases.
-enum Decision {
-    /// Writes the purchase, after the lapsed holds. Each has its state before the change.
-    Write {
-        lapsed: Vec<(Purchase, State)>,
-        purchase: Box<Purchase>,
-        before: Option<State>,
+/// The result of one change of a batch.
+pub(super) enum Done {
+    Answer(Result<Answer, LedgerError>),
+    /// The change must be made later, and without others if it is `alone`.
+    Later {
+        alone: bool,
     },
-    Nothing(Answer),
 }
 
-/// A change whose commit was not answered. The hash of its event identifies it.
+/// A batch whose commit was not answered. The hash of its last event identifies it.
 struct UnansweredCommit {
     head: Head,
-    purchase: Box<Purchase>,
+    done: Vec<Done>,
 }
 
 /// The locked row of `chain_head`.
-struct Place {
-    head: Head,
-    purchases: u64,
+pub(super) struct Place {
+    pub(super) head: Head,
+    pub(super) purchases: u64,
     /// The stored hash of the event that the database must contain.
     witnessed: Option<B256>,
 }
 
+/// The reason why a batch was not made.
+pub(super) struct NotMade {
+    pub(super) error: LedgerError,
+    /// Whether the server refused the batch, and none of its changes took effect. Each of them can be made alone.
+    pub(super) is_refused: bool,
+}
+
 impl Database {
-    /// Makes a change, and repeats it until it took effect or cannot take effect.
-    pub(super) async fn change(&self, change: &Change<'_>) -> Result<Changed, LedgerError> {
-        let settings = self.write_settings().await?;
+    /// Makes changes, and repeats the transaction until it took effect or cannot take effect. Returns a result for each.
+    pub(super) async fn change_all(&self, changes: &[&Change]) -> Result<Vec<Done>, NotMade> {
         let start = Instant::now();
-        let _turn = timeout(self.timeout, self.turn.lock())
-            .await
-            .map_err(|_| too_many_writers())?;
         let mut unanswered = Vec::new();
         let mut attempt: u32 = 0;
         loop {
-            let failure = match self.attempt(settings, change, &mut unanswered).await {
-                Ok(answer) => return Ok(answer),
+            let failure = match self.attempt(changes, &mut unanswered).await {
+                Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
             let again = match &failure {
@@ -90,7 +91,10 @@ impl Database {
             };
             attempt = attempt.saturating_add(1);
             if !again || attempt == ATTEMPTS || start.elapsed() > self.timeout {
-                return Err(failure.into_error());
+                return Err(NotMade {
+                    is_refused: unanswered.is_empty() && matches!(failure, Failure::Final(_)),
+                    error: failure.into_error(),
+                });
             }
             pause(attempt).await;
         }
@@ -98,108 +102,89 @@ impl Database {
 
     async fn attempt(
         &self,
-        settings: &str,
-        change: &Change<'_>,
+        changes: &[&Change],
         unanswered: &mut Vec<UnansweredCommit>,
-    ) -> Result<Changed, Failure> {
+    ) -> Result<Vec<Done>, Failure> {
+        let settings = self.write_settings().await?;
         let expected = self.witness.expected(self.timeout).await?;
-        let mut client = self.pool.get().await?;
-        let changed = async {
-            let transaction = self.timed(begin(&mut client, settings)).await?;
-            self.attempt_in(transaction, change, expected, unanswered)
-                .await
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
+        let done = self
+            .attempt_by(link, settings, changes, expected, unanswered)
+            .await;
+        match &done {
+            Err(Failure::Lost(_)) => link.discard(),
+            _ => link.roll_back(),
         }
-        .await;
-        discard_if_lost(client, &changed);
-        changed
+        done
     }
 
-    async fn attempt_in(
+    async fn attempt_by(
         &self,
-        transaction: Transaction<'_>,
-        change: &Change<'_>,
+        link: &mut Link,
+        settings: &str,
+        changes: &[&Change],
         expected: Head,
         unanswered: &mut Vec<UnansweredCommit>,
-    ) -> Result<Changed, Failure> {
+    ) -> Result<Vec<Done>, Failure> {
+        let batch = Batch::of(changes)?;
+        let seen = self
+            .timed(batch.look(link, settings, expected, unanswered))
+            .await?;
         let Seen {
-            mut place,
-            stored,
-            checked,
-        } = self.timed(look(&transaction, change, expected)).await?;
+            place,
+            mut book,
+            undelivered,
+            mut answers,
+            committed,
+        } = seen;
         self.witness.check(expected, place.witnessed)?;
         self.witness.note(place.head);
-        if let Some(purchase) = self.timed(committed(&transaction, unanswered)).await? {
-            return Ok(Changed::Written(purchase));
+        if let Some(committed) = committed {
+            return Ok(unanswered.swap_remove(committed).done);
         }
-        let decision = decide(&transaction, change, &stored, checked);
-        let (purchase, head) = match self.timed(decision).await? {
-            Decision::Nothing(answer) => return Ok(Changed::Nothing(answer)),
-            Decision::Write {
-                lapsed,
-                purchase,
-                before,
-            } => {
-                for (voided, before) in lapsed {
-                    let voided = Box::new(voided);
-                    let (_, head) = self
-                        .timed(write(&transaction, &place, voided, Some(before)))
-                        .await?;
-                    place.head = head;
-                }
-                self.timed(write(&transaction, &place, purchase, before))
-                    .await?
-            }
-        };
-        match timeout(self.timeout, transaction.commit()).await {
+        let mut done = Vec::with_capacity(changes.len());
+        for (change, undelivered) in changes.iter().zip(&undelivered) {
+            let mut decision = Decision {
+                batch: &batch,
+                book: &mut book,
+                answers: &mut answers,
+                is_alone: changes.len() == 1,
+            };
+            let one = self.timed(decision.make(link, change, undelivered)).await;
+            done.push(match one {
+                Ok(done) => done,
+                Err(Failure::Final(error)) if link.is_sound() => Done::Answer(Err(error)),
+                Err(failure) => return Err(failure),
+            });
+        }
+        if book.is_unchanged() {
+            return Ok(done);
+        }
+        let (statements, head) = write::statements(place.head, book)?;
+        let asks = statements.into_iter().map(Ask::none).collect();
+        match timeout(self.timeout, link.commit(asks)).await {
             Ok(Ok(())) => {
                 self.witness.committed(head, self.timeout).await;
-                Ok(Changed::Written(purchase))
+                Ok(done)
             }
-            Ok(Err(error)) if pool::rolled_back(&error) => Err(error.into()),
-            no_answer => {
-                unanswered.push(UnansweredCommit { head, purchase });
-                Err(match no_answer {
-                    Ok(Err(error)) => Failure::Lost(Failure::from(error).into_error()),
-                    _ => Failure::late(),
-                })
+            Ok(Err(NotCommitted::RolledBack(failure))) => Err(failure),
+            Ok(Err(NotCommitted::Unknown(failure))) => {
+                unanswered.push(UnansweredCommit { head, done });
+                Err(Failure::Lost(failure.into_error()))
+            }
+            Err(_) => {
+                unanswered.push(UnansweredCommit { head, done });
+                Err(Failure::late())
             }
         }
     }
-}
-
-fn too_many_writers() -> LedgerError {
-    LedgerError::store("the ledger could not be written in time: too many other writes are waiting")
-}
-
-/// Begins a transaction that writes the chain. It waits for its turn among all writers.
-async fn begin<'a>(client: &'a mut Object, settings: &str) -> Result<Transaction<'a>, Failure> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::Serializable)
-        .start()
-        .await?;
-    transaction.batch_execute(settings).await?;
-    Ok(transaction)
-}
-
-/// Reads and locks the end of the chain. No other writer changes the ledger until the transaction
-/// ends.
-///
-/// On servers that do not hold such locks (CockroachDB), the write to the same row makes one of two
-/// transactions fail.
-async fn place(transaction: &Transaction<'_>, expected: Head) -> Result<Place, Failure> {
-    let rows = fetch(transaction, &head_query(expected, true)?).await?;
-    let [row] = rows.as_slice() else {
-        return Err(LedgerError::Damaged("chain_head does not have one row".to_owned()).into());
-    };
-    Ok(Place {
-        head: Head::read(row)?,
-        purchases: Cells::of_event(row)?.integer("purchases")?,
-        witnessed: witnessed(row)?,
-    })
 }
 
 /// Returns the query for the end of the chain, with the stored hash of the event that the database must contain.
+///
+/// With `lock`, no other writer changes the ledger until the transaction ends. On servers that do not hold such locks
+/// (CockroachDB), the write to the same row makes one of two transactions fail.
 pub(super) fn head_query(expected: Head, lock: bool) -> Result<Query, LedgerError> {
     let lock = if lock { "FOR UPDATE" } else { "" };
     Ok(Query {
@@ -216,197 +201,269 @@ pub(super) fn witnessed(row: &Row) -> Result<Option<B256>, LedgerError> {
     Cells::of_event(row)?.optional_text("witnessed")
 }
 
-/// Returns the purchase of an unanswered commit that took effect.
-///
-/// None of these commits is still in progress: this transaction has the lock that it would need.
-async fn committed(
-    transaction: &Transaction<'_>,
-    unanswered: &[UnansweredCommit],
-) -> Result<Option<Box<Purchase>>, Failure> {
-    for commit in unanswered {
-        let values = vec![integer(commit.head.events, "seq")?.into()];
-        let sql = "SELECT seq, hash FROM events WHERE seq = ?".into();
-        if let Some(row) = fetch(transaction, &Query { sql, values }).await?.first()
-            && Head::read(row)? == commit.head
-        {
-            return Ok(Some(commit.purchase.clone()));
-        }
-    }
-    Ok(None)
-}
-
-/// The rows that a change may need. bursar sends all queries at once, so that the server answers in
-/// one round trip.
-struct Seen {
-    place: Place,
-    /// The rows of the purchase, of those with its id, or of those that can be resumed.
-    stored: Vec<Row>,
-    /// The answers for the checks of a reservation.
-    checked: Option<Checked>,
-}
-
-/// The answers for the checks, and the holds that lapsed.
-struct Checked {
-    view: View,
-    lapsed: Vec<Row>,
-}
-
-async fn look(
-    transaction: &Transaction<'_>,
-    change: &Change<'_>,
-    expected: Head,
-) -> Result<Seen, Failure> {
-    let query = match change {
-        Change::Reserve(reservation) => query::with_id(&reservation.purchase.id),
-        Change::Record(key, ..) => query::purchase(key),
-        Change::Resume(wanted) => query::undelivered("purchases", wanted),
+fn place(rows: &[Row]) -> Result<Place, LedgerError> {
+    let [row] = rows else {
+        return Err(LedgerError::Damaged(
+            "chain_head does not have one row".to_owned(),
+        ));
     };
-    let checked = async {
-        match change {
-            // The purchase is nearly always a new one.
-            Change::Reserve(reservation) => check(transaction, &reservation.checks, None)
-                .await
-                .map(Some),
-            _ => Ok(None),
-        }
-    };
-    // The query that locks the row comes first.
-    let (place, stored, checked) = try_join3(
-        place(transaction, expected),
-        fetch(transaction, &query),
-        checked,
-    )
-    .await?;
-    Ok(Seen {
-        place,
-        stored,
-        checked,
+    Ok(Place {
+        head: Head::read(row)?,
+        purchases: Cells::of_event(row)?.integer("purchases")?,
+        witnessed: witnessed(row)?,
     })
 }
 
-/// Reads the answers for the checks. `except` is the purchase that is being reserved.
-async fn check(
-    transaction: &Transaction<'_>,
-    checks: &LimitCheck,
-    except: Option<u64>,
-) -> Result<Checked, Failure> {
-    let lapsed = Present::new(checks.now(), except)?.lapsed("purchases");
-    let (view, lapsed) = try_join(
-        view(transaction, checks, except),
-        fetch(transaction, &lapsed),
-    )
-    .await?;
-    Ok(Checked { view, lapsed })
+/// Changes that share a transaction.
+struct Batch<'a> {
+    changes: &'a [&'a Change],
+    /// The latest time of the checks.
+    now: Timestamp,
 }
 
-async fn decide(
-    transaction: &Transaction<'_>,
-    change: &Change<'_>,
-    stored: &[Row],
-    checked: Option<Checked>,
-) -> Result<Decision, Failure> {
-    let first = || stored.first().map(row::purchase).transpose();
-    match change {
-        Change::Reserve(reservation) => {
-            let known = stored.iter().map(row::purchase).collect::<Result<_, _>>()?;
-            let (stored, plan) = reservation.plan(known);
-            let before = stored.as_ref().map(|stored| (stored.seq, stored.state));
-            let mut purchase = match plan {
-                Plan::Hold(purchase) => purchase,
-                Plan::Answer(answer) => return Ok(Decision::Nothing(Answer::Reserved(answer))),
-            };
-            let except = before.map(|(seq, _)| seq);
-            let Checked { view, lapsed } = match checked.filter(|_| except.is_none()) {
-                Some(checked) => checked,
-                None => check(transaction, &reservation.checks, except).await?,
-            };
-            let denial = answer(transaction, view, |view| reservation.checks.deny(view)).await?;
-            if let Some(denial) = denial {
-                let denied = Reserved::Denied(Box::new(denial));
-                return Ok(Decision::Nothing(Answer::Reserved(denied)));
+/// The rows that the changes may need.
+struct Seen {
+    place: Place,
+    book: Book,
+    /// The purchases that each change can resume.
+    undelivered: Vec<Vec<Purchase>>,
+    answers: Answers,
+    /// The unanswered commit that took effect. None is still in progress: this transaction has the lock that it
+    /// would need.
+    committed: Option<usize>,
+}
+
+impl<'a> Batch<'a> {
+    fn of(changes: &'a [&'a Change]) -> Result<Self, LedgerError> {
+        let checks = changes.iter().filter_map(|change| change.checks());
+        let now = checks.map(LimitCheck::now).max();
+        Ok(Self {
+            changes,
+            now: now.unwrap_or(Timestamp::from_millis(0)),
+        })
+    }
+
+    /// Locks the end of the chain and asks for everything that the changes may need, in one round trip.
+    async fn look(
+        &self,
+        link: &mut Link,
+        settings: &str,
+        expected: Head,
+        unanswered: &[UnansweredCommit],
+    ) -> Result<Seen, Failure> {
+        let checks = || self.changes.iter().filter_map(|change| change.checks());
+        let mut answers = Answers::new(checks(), self.now, None)?;
+        let mut ids: Vec<String> = self
+            .changes
+            .iter()
+            .filter_map(|change| change.id())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let (mut heads, mut stored, mut lapsed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut undelivered: Vec<Vec<Row>> = self.changes.iter().map(|_| Vec::new()).collect();
+        let mut events: Vec<Vec<Row>> = unanswered.iter().map(|_| Vec::new()).collect();
+        // The query that locks the row comes first.
+        let mut asks = vec![Ask::rows(head_query(expected, true)?, &mut heads)];
+        if !ids.is_empty() {
+            asks.push(Ask::rows(write::purchases(ids), &mut stored));
+        }
+        for (change, rows) in self.changes.iter().zip(&mut undelivered) {
+            if let Change::Resume(wanted) = change {
+                asks.push(Ask::rows(query::undelivered("purchases", wanted), rows));
             }
-            purchase.seq = before.map_or(0, |(seq, _)| seq);
-            let lapsed: Vec<Purchase> =
-                lapsed.iter().map(row::purchase).collect::<Result<_, _>>()?;
-            let lapsed = lapsed
+        }
+        for (commit, rows) in unanswered.iter().zip(&mut events) {
+            let values = vec![integer(commit.head.events, "seq")?.into()];
+            let sql = "SELECT seq, hash FROM events WHERE seq = ?".into();
+            asks.push(Ask::rows(Query { sql, values }, rows));
+        }
+        if checks().next().is_some() {
+            let query = Present::new(self.now, None)?.lapsed("purchases");
+            asks.push(Ask::rows(query, &mut lapsed));
+            asks.extend(answers.asks());
+        }
+        link.begin_and_ask(settings, asks).await?;
+        let mut committed = None;
+        for (number, (commit, rows)) in unanswered.iter().zip(&events).enumerate() {
+            if let Some(row) = rows.first()
+                && Head::read(row)? == commit.head
+            {
+                committed = Some(number);
+            }
+        }
+        let all = |rows: &[Row]| {
+            rows.iter()
+                .map(row::purchase)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let place = place(&heads)?;
+        Ok(Seen {
+            book: Book::new(place.purchases, all(&stored)?, all(&lapsed)?),
+            place,
+            undelivered: undelivered
                 .iter()
-                .filter_map(|hold| Some((reservation.lapse(hold)?, hold.state)))
-                .collect();
-            Ok(Decision::Write {
-                lapsed,
-                purchase,
-                before: before.map(|(_, state)| state),
-            })
+                .map(|rows| all(rows))
+                .collect::<Result<_, _>>()?,
+            answers,
+            committed,
+        })
+    }
+}
+
+impl Change {
+    fn checks(&self) -> Option<&LimitCheck> {
+        match self {
+            Self::Reserve(reservation) | Self::Buy(reservation, _) => Some(&reservation.checks),
+            Self::Record(..) | Self::Resume(_) => None,
         }
-        Change::Record(key, transition, now) => {
-            let mut purchase =
-                first()?.ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?;
-            let before = purchase.state;
-            purchase.apply(transition, *now)?;
-            Ok(Decision::Write {
-                lapsed: Vec::new(),
-                purchase: Box::new(purchase),
-                before: Some(before),
-            })
+    }
+
+    /// Returns the id of the purchase that the change looks up.
+    fn id(&self) -> Option<String> {
+        match self {
+            Self::Reserve(reservation) | Self::Buy(reservation, _) => {
+                Some(reservation.purchase.id.written())
+            }
+            Self::Record(key, ..) => Some(key.id.written()),
+            Self::Resume(_) => None,
         }
-        Change::Resume(wanted) => Ok(match resumable(wanted, stored)? {
-            Resumed::Again(purchase) => Decision::Write {
-                lapsed: Vec::new(),
-                before: Some(purchase.state),
-                purchase: Box::new(wanted.leased(&purchase)),
+    }
+}
+
+/// The decision for one change, given the changes before it.
+struct Decision<'a, 'b> {
+    batch: &'a Batch<'b>,
+    book: &'a mut Book,
+    answers: &'a mut Answers,
+    is_alone: bool,
+}
+
+impl Decision<'_, '_> {
+    async fn make(
+        &mut self,
+        link: &mut Link,
+        change: &Change,
+        undelivered: &[Purchase],
+    ) -> Result<Done, Failure> {
+        let answer = match change {
+            Change::Record(key, transition, now) => {
+                let stored = self.book.find(key);
+                let mut purchase = stored
+                    .ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?
+                    .clone();
+                purchase.apply(transition, *now)?;
+                self.book.write(purchase);
+                Answer::Recorded
+            }
+            Change::Resume(wanted) => {
+                if self
+                    .book
+                    .changed(|purchase| purchase.fingerprint == wanted.fingerprint)
+                {
+                    return Ok(Done::Later { alone: false });
+                }
+                let resumed = wanted.choose(undelivered.iter().cloned());
+                Answer::Resumed(match resumed {
+                    Resumed::Again(stored) => {
+                        let leased = wanted.leased(&stored);
+                        self.book.read(*stored);
+                        self.book.write(leased.clone());
+                        Resumed::Again(Box::new(leased))
+                    }
+                    other => other,
+                })
+            }
+            Change::Reserve(reservation) => match self.allow(link, reservation).await? {
+                Allowed::Yes(purchase) => {
+                    self.hold(reservation, &purchase);
+                    Answer::Reserved(Reserved::Held(purchase))
+                }
+                Allowed::No(answer) => Answer::Reserved(answer),
+                Allowed::Later { alone } => return Ok(Done::Later { alone }),
             },
-            other => Decision::Nothing(Answer::Resumed(other)),
-        }),
+            Change::Buy(reservation, signer) => match self.allow(link, reservation).await? {
+                Allowed::Yes(purchase) => {
+                    Answer::Obtained(match Step::sign(purchase, &**signer)? {
+                        Step::Signed(signed) => {
+                            self.hold(reservation, &signed.purchase);
+                            Obtained::Signed(signed)
+                        }
+                        Step::Held(held) => {
+                            self.hold(reservation, &held);
+                            Obtained::Unsigned(held)
+                        }
+                        Step::Abandoned => Obtained::Abandoned,
+                    })
+                }
+                Allowed::No(answer) => Answer::Obtained(Obtained::NotHeld(answer)),
+                Allowed::Later { alone } => return Ok(Done::Later { alone }),
+            },
+        };
+        Ok(Done::Answer(Ok(answer)))
+    }
+
+    /// Writes a purchase that was allowed, after the holds of others that lapsed.
+    fn hold(&mut self, reservation: &Reservation, purchase: &Purchase) {
+        let lapsed = self.book.lapsed();
+        let voided: Vec<_> = lapsed.filter_map(|hold| reservation.lapse(hold)).collect();
+        for voided in voided {
+            self.book.write(voided);
+        }
+        self.book.write(purchase.clone());
+    }
+
+    /// Checks a reservation. Writes nothing.
+    async fn allow(
+        &mut self,
+        link: &mut Link,
+        reservation: &Reservation,
+    ) -> Result<Allowed, Failure> {
+        let known = self.book.with_id(&reservation.purchase.id);
+        let (stored, plan) = reservation.plan(known);
+        let mut purchase = match plan {
+            Plan::Hold(purchase) => purchase,
+            Plan::Answer(answer) => return Ok(Allowed::No(answer)),
+        };
+        let checks = &reservation.checks;
+        let now = checks.now();
+        let counted = stored.as_ref().filter(|stored| stored.counts(now));
+        let looks_at_seller = checks.payee.is_some() || checks.price.is_some();
+        let origin = &reservation.purchase.origin;
+        if !self.is_alone
+            && (counted.is_some()
+                || (looks_at_seller && self.book.disturbs(now, |other| other.origin == *origin)))
+        {
+            return Ok(Allowed::Later { alone: true });
+        }
+        let mut other;
+        let answers = if let Some(counted) = counted {
+            // The purchase that is changed does not count in its own check.
+            other = Answers::new([checks], self.batch.now, Some(counted.seq))?;
+            link.ask(other.asks()).await?;
+            &mut other
+        } else {
+            &mut *self.answers
+        };
+        let denial = loop {
+            let view = View::new(answers, self.book, now);
+            let error = match checks.deny(&view) {
+                Ok(denial) => break denial,
+                Err(error) => error,
+            };
+            let missing = view.missing().ok_or(error)?;
+            link.ask(answers.also(missing)).await?;
+        };
+        if let Some(denial) = denial {
+            return Ok(Allowed::No(Reserved::Denied(Box::new(denial))));
+        }
+        purchase.seq = stored.map_or_else(|| self.book.next_seq(), |stored| stored.seq);
+        Ok(Allowed::Yes(purchase))
     }
 }
 
-/// Chooses among the stored purchases of the same request.
-pub(super) fn resumable(wanted: &Resumption, rows: &[Row]) -> Result<Resumed, LedgerError> {
-    let stored: Vec<Purchase> = rows.iter().map(row::purchase).collect::<Result<_, _>>()?;
-    Ok(wanted.choose(stored))
-}
-
-/// Writes the purchase over its stored form, the event of the change, and the new head.
-async fn write(
-    transaction: &Transaction<'_>,
-    place: &Place,
-    mut purchase: Box<Purchase>,
-    before: Option<State>,
-) -> Result<(Box<Purchase>, Head), Failure> {
-    let mut purchases = place.purchases;
-    if before.is_none() {
-        purchases = purchases.saturating_add(1);
-        purchase.seq = purchases;
-    }
-    let columns = row::columns(&purchase)?;
-    let event = row::event(place.head, &purchase, &columns, before)?;
-    let head = event.head;
-    let sql = "UPDATE chain_head SET seq = ?, purchases = ?, hash = ?".into();
-    let values = vec![
-        event.seq.into(),
-        integer(purchases, "purchases")?.into(),
-        head.hash.written().into(),
-    ];
-    let queries = [
-        query::write(columns, &event),
-        query::append(event),
-        Query { sql, values },
-    ];
-    try_join_all(queries.iter().map(|query| fetch(transaction, query))).await?;
-    Ok((purchase, head))
-}
-
-/// Reads the answers that the checks will need.
-pub(super) async fn view(
-    transaction: &Transaction<'_>,
-    checks: &LimitCheck,
-    except: Option<u64>,
-) -> Result<View, Failure> {
-    let (mut view, queries) = View::of(checks, except)?;
-    let answers = view.questions().zip(&queries);
-    try_join_all(
-        answers.map(|(question, query)| each(transaction, query, |row| question.take(&row))),
-    )
-    .await?;
-    Ok(view)
+enum Allowed {
+    Yes(Box<Purchase>),
+    No(Reserved),
+    Later { alone: bool },
 }

@@ -1,6 +1,8 @@
 //! A ledger in a PostgreSQL database, which many hosts can share.
 
+mod book;
 mod change;
+mod link;
 mod pool;
 mod rows;
 mod schema;
@@ -8,30 +10,33 @@ mod schema;
 pub(super) mod tests;
 mod view;
 mod witness;
+mod write;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use deadpool_postgres::{Object, Pool, Transaction};
-use futures_util::future::try_join;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{IsolationLevel, Row};
 
-use self::change::{Answer, Change, Changed, head_query, resumable, view, witnessed};
-use self::pool::Failure;
-use self::rows::{answer, fetch};
+use self::book::Book;
+use self::change::{Answer, Change, head_query, witnessed};
+use self::link::{Ask, Link};
+use self::pool::{Failure, Lease, Pool};
+use self::view::{Answers, View};
 use self::witness::Witness;
+use self::writer::Queue;
 use super::denials::DenialCount;
 use super::hash_chain::{Audit, Head};
 use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Obtained, Purchase, PurchaseKey,
+    Reservation, Reserved, Resumed, Resumption, SignsInStep, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -40,6 +45,10 @@ use crate::limit::{LimitCheck, LimitStatus};
 pub(super) const SCHEMA: &str = "bursar";
 /// The time that a step waits for the server, and a write for other writers.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A transaction that writes.
+const SERIALIZABLE: &str = "ISOLATION LEVEL SERIALIZABLE READ WRITE";
+/// A transaction that reads.
+const READ_ONLY: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The most attempts of a write.
 const ATTEMPTS: u32 = 200;
 
@@ -53,13 +62,12 @@ struct Database {
     pool: Pool,
     schema: String,
     timeout: Duration,
-    /// The statements at the begin of each transaction.
+    /// The statements at the begin of each transaction, after that of `BEGIN`.
     settings: String,
-    /// The statements at the begin of each transaction that writes the chain. Set when the schema was
-    /// checked.
+    /// The statements that begin a transaction that writes the chain. Set when the schema was checked.
     write_settings: OnceCell<String>,
-    /// Writers of this process wait here, which is cheaper than conflicts on the server.
-    turn: Mutex<()>,
+    /// The changes that wait for their transaction.
+    queue: Queue,
     /// The event that the database must contain.
     witness: Witness,
     /// Whether an empty schema becomes a new ledger.
@@ -92,12 +100,12 @@ impl Postgres {
             schema::quoted(schema)?
         );
         let database = Database {
-            pool: pool::new(&url, timeout)?,
+            pool: Pool::new(&url, timeout)?,
             schema: schema.to_owned(),
             timeout,
             settings,
             write_settings: OnceCell::new(),
-            turn: Mutex::new(()),
+            queue: Queue::default(),
             witness: Witness::open(witness)?,
             may_begin,
         };
@@ -148,13 +156,22 @@ impl Postgres {
     }
 
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        match self.database.change(&Change::Reserve(reservation)).await? {
-            Changed::Written(purchase) => {
-                reservation.note_held(&purchase);
-                Ok(Reserved::Held(purchase))
-            }
-            Changed::Nothing(Answer::Reserved(answer)) => Ok(answer),
-            Changed::Nothing(Answer::Resumed(_)) => Ok(Reserved::InFlight),
+        let change = Change::Reserve(Arc::new(reservation.clone()));
+        match self.database.change(change).await? {
+            Answer::Reserved(answer) => Ok(answer),
+            _ => Err(other_answer()),
+        }
+    }
+
+    pub(super) async fn buy(
+        &self,
+        reservation: &Arc<Reservation>,
+        signer: &Arc<dyn SignsInStep>,
+    ) -> Result<Obtained, LedgerError> {
+        let change = Change::Buy(Arc::clone(reservation), Arc::clone(signer));
+        match self.database.change(change).await? {
+            Answer::Obtained(answer) => Ok(answer),
+            _ => Err(other_answer()),
         }
     }
 
@@ -164,24 +181,22 @@ impl Postgres {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        self.database
-            .change(&Change::Record(purchase, transition, now))
-            .await
-            .map(drop)
+        let change = Change::Record(purchase.clone(), transition.clone(), now);
+        self.database.change(change).await.map(drop)
     }
 
     pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let candidates = query::undelivered("purchases", wanted);
         let rows = self.database.rows(candidates).await?;
         // There is nearly always nothing to resume, so the head is locked only if there is.
-        let found = resumable(wanted, &rows)?;
+        let stored = rows.iter().map(row::purchase);
+        let found = wanted.choose(stored.collect::<Result<Vec<_>, _>>()?);
         if !matches!(found, Resumed::Again(_)) {
             return Ok(found);
         }
-        match self.database.change(&Change::Resume(wanted)).await? {
-            Changed::Written(purchase) => Ok(Resumed::Again(purchase)),
-            Changed::Nothing(Answer::Resumed(other)) => Ok(other),
-            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight(Vec::new())),
+        match self.database.change(Change::Resume(wanted.clone())).await? {
+            Answer::Resumed(answer) => Ok(answer),
+            _ => Err(other_answer()),
         }
     }
 
@@ -263,11 +278,12 @@ impl Database {
                 return Err(self.witness.lost(lost));
             }
             let can_queue = self.can_queue().await.map_err(Failure::into_error)?;
-            Ok(if can_queue {
-                format!("{}; LOCK TABLE chain_head IN EXCLUSIVE MODE", self.settings)
+            let lock = if can_queue {
+                "; LOCK TABLE chain_head IN EXCLUSIVE MODE"
             } else {
-                self.settings.clone()
-            })
+                ""
+            };
+            Ok(format!("{}{lock}", self.begin(SERIALIZABLE)))
         };
         self.write_settings.get_or_try_init(check).await
     }
@@ -299,10 +315,19 @@ impl Database {
     }
 
     async fn try_claim(&self) -> Result<(), Failure> {
-        let mut client = self.pool.get().await?;
-        let transaction = self
-            .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
-            .await?;
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
+        let claimed = self.claim_by(link).await;
+        end(link, &claimed);
+        if claimed? {
+            tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
+        }
+        Ok(())
+    }
+
+    async fn claim_by(&self, link: &mut Link) -> Result<bool, Failure> {
+        let begin = self.begin(SERIALIZABLE);
+        self.timed(link.begin(&begin)).await?;
         let expected = self.witness.expected(self.timeout).await?;
         let refusal = if expected != Head::EMPTY {
             Some(self.witness.lost(expected))
@@ -313,14 +338,10 @@ impl Database {
             Some(LedgerError::Missing(place.into()))
         };
         let begins = self
-            .timed(schema::claim(&transaction, &self.schema, refusal))
+            .timed(schema::claim(link.client(), &self.schema, refusal))
             .await?;
-        self.timed(async { Ok(transaction.commit().await?) })
-            .await?;
-        if begins {
-            tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
-        }
-        Ok(())
+        self.timed(link.commit_now()).await?;
+        Ok(begins)
     }
 
     /// Returns the event that the database must contain, if it does not contain it. Remembers the newest event else.
@@ -351,40 +372,30 @@ impl Database {
     /// servers that speak its protocol may have no such lock. There, all writers but one see an old
     /// state of the row in `chain_head` and try again.
     async fn can_queue(&self) -> Result<bool, Failure> {
-        let mut client = self.pool.get().await?;
-        let transaction = self
-            .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
-            .await?;
-        let locked = transaction.batch_execute("LOCK TABLE chain_head IN EXCLUSIVE MODE NOWAIT");
-        let locked = timeout(self.timeout, locked)
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
+        let begin = self.begin(SERIALIZABLE);
+        self.timed(link.begin(&begin)).await?;
+        let lock = "LOCK TABLE chain_head IN EXCLUSIVE MODE NOWAIT";
+        let locked = timeout(self.timeout, link.client().batch_execute(lock))
             .await
             .map_err(|_| Failure::late())?;
+        link.roll_back();
         Ok(match locked {
             Ok(()) => true,
             Err(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
         })
     }
 
+    /// Returns the statements that begin a transaction.
+    fn begin(&self, kind: &str) -> String {
+        format!("BEGIN {kind}; {}", self.settings)
+    }
+
     async fn timed<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         timeout(self.timeout, work)
             .await
             .unwrap_or_else(|_| Err(Failure::late()))
-    }
-
-    async fn begin<'a>(
-        &self,
-        client: &'a mut Object,
-        isolation: IsolationLevel,
-        read_only: bool,
-    ) -> Result<Transaction<'a>, Failure> {
-        let transaction = client
-            .build_transaction()
-            .isolation_level(isolation)
-            .read_only(read_only)
-            .start()
-            .await?;
-        transaction.batch_execute(&self.settings).await?;
-        Ok(transaction)
     }
 
     /// Returns the rows of a query. Replaces a lost connection once.
@@ -398,16 +409,20 @@ impl Database {
     }
 
     async fn try_rows(&self, query: &Query) -> Result<Vec<Row>, Failure> {
-        let mut client = self.pool.get().await?;
-        let answer = async {
-            let transaction = self
-                .timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true))
-                .await?;
-            self.timed(fetch(&transaction, query)).await
-        }
-        .await;
-        discard_if_lost(client, &answer);
-        answer
+        let mut lease = self.pool.get().await?;
+        let mut rows = Vec::new();
+        let asks = vec![Ask::rows(query.clone(), &mut rows)];
+        self.read(&mut lease, asks).await?;
+        Ok(rows)
+    }
+
+    /// Asks in a transaction of its own.
+    async fn read(&self, lease: &mut Lease<'_>, asks: Vec<Ask<'_>>) -> Result<(), Failure> {
+        let link = lease.link()?;
+        let begin = self.begin(READ_ONLY);
+        let answered = self.timed(link.read(&begin, asks)).await;
+        end(link, &answered);
+        answered
     }
 
     /// Answers all checks in one transaction, so that all answers are of the same moment.
@@ -421,37 +436,49 @@ impl Database {
     }
 
     async fn try_examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, Failure> {
-        let mut client = self.pool.get().await?;
-        let findings = async {
-            let transaction = self
-                .timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true))
-                .await?;
-            self.timed(async {
-                let view = view(&transaction, checks, None).await?;
-                answer(&transaction, view, |view| checks.evaluate(view)).await
-            })
-            .await
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
+        let examined = self.timed(self.examine_by(link, checks)).await;
+        end(link, &examined);
+        examined
+    }
+
+    async fn examine_by(
+        &self,
+        link: &mut Link,
+        checks: &LimitCheck,
+    ) -> Result<Vec<LimitStatus>, Failure> {
+        let book = Book::default();
+        let mut answers = Answers::new([checks], checks.now(), None)?;
+        let begin = self.begin(READ_ONLY);
+        link.begin_and_ask(&begin, answers.asks()).await?;
+        loop {
+            let view = View::new(&answers, &book, checks.now());
+            let error = match checks.evaluate(&view) {
+                Ok(statuses) => return Ok(statuses),
+                Err(error) => error,
+            };
+            let missing = view.missing().ok_or(error)?;
+            link.ask(answers.also(missing)).await?;
         }
-        .await;
-        discard_if_lost(client, &findings);
-        findings
     }
 
     /// Adds denials to their counts. This locks their rows only, so no payment waits. It is not repeated: if its commit is
     /// not answered, the caller may add them twice.
     async fn count(&self, denials: &[DenialCount]) -> Result<(), Failure> {
-        let mut client = self.pool.get().await?;
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
         let counted = async {
-            let transaction = self
-                .timed(self.begin(&mut client, IsolationLevel::ReadCommitted, false))
-                .await?;
+            let begin = self.begin("ISOLATION LEVEL READ COMMITTED READ WRITE");
+            self.timed(link.begin(&begin)).await?;
             for more in denials {
-                self.timed(fetch(&transaction, &counts::add(more)?)).await?;
+                let add = vec![Ask::none(counts::add(more)?)];
+                self.timed(link.ask(add)).await?;
             }
-            self.timed(async { Ok(transaction.commit().await?) }).await
+            self.timed(link.commit_now()).await
         }
         .await;
-        discard_if_lost(client, &counted);
+        end(link, &counted);
         counted
     }
 
@@ -470,28 +497,26 @@ impl Database {
     }
 
     async fn try_overwrite(&self, query: &Query) -> Result<(), Failure> {
-        let mut client = self.pool.get().await?;
-        let done = self.overwrite_by(&mut client, query).await;
-        discard_if_lost(client, &done);
+        let mut lease = self.pool.get().await?;
+        let link = lease.link()?;
+        let done = self.overwrite_by(link, query).await;
+        end(link, &done);
         done
     }
 
-    async fn overwrite_by(&self, client: &mut Object, query: &Query) -> Result<(), Failure> {
+    async fn overwrite_by(&self, link: &mut Link, query: &Query) -> Result<(), Failure> {
         let expected = self.witness.expected(self.timeout).await?;
-        let transaction = self
-            .timed(self.begin(client, IsolationLevel::Serializable, false))
-            .await?;
-        let head = head_query(expected, false)?;
-        let (rows, _) = self
-            .timed(try_join(
-                fetch(&transaction, &head),
-                fetch(&transaction, query),
-            ))
-            .await?;
+        let mut rows = Vec::new();
+        let asks = vec![
+            Ask::rows(head_query(expected, false)?, &mut rows),
+            Ask::none(query.clone()),
+        ];
+        let begin = self.begin(SERIALIZABLE);
+        self.timed(link.begin_and_ask(&begin, asks)).await?;
         // A freeze of another database than that of the programs would stop nothing.
         let found = rows.first().map(witnessed).transpose()?.flatten();
         self.witness.check(expected, found)?;
-        self.timed(async { Ok(transaction.commit().await?) }).await
+        self.timed(link.commit_now()).await
     }
 
     /// Returns whether the stored head is the hash of the newest event. Reads both in one statement.
@@ -520,11 +545,16 @@ impl Database {
     }
 }
 
-/// Drops a connection that did not answer, so that it is not used again.
-fn discard_if_lost<T>(client: Object, answer: &Result<T, Failure>) {
-    if matches!(answer, Err(Failure::Lost(_))) {
-        drop(Object::take(client));
+/// Ends the transaction, unless it was committed. A connection that did not answer is not used again.
+fn end<T>(link: &mut Link, answer: &Result<T, Failure>) {
+    match answer {
+        Err(Failure::Lost(_)) => link.discard(),
+        _ => link.roll_back(),
     }
+}
+
+fn other_answer() -> LedgerError {
+    LedgerError::store("the answer is not of this change")
 }
 
 /// Waits longer with every attempt, for a random time, so that two writers do not meet again.

@@ -2,45 +2,129 @@
 
 use std::error::Error as _;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
-};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::{Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::ledger::LedgerError;
+use super::link::Link;
+use crate::ledger::{LedgerError, random_hex};
 
-/// Writers wait for each other, so one connection is enough for them. The others are for readers.
+/// One connection writes. The others are for readers.
 const CONNECTIONS: usize = 4;
 
-/// Returns a pool, which connects when a connection is needed.
-pub(super) fn new(url: &str, timeout: Duration) -> Result<Pool, LedgerError> {
-    // The original error can quote a part of the URL, and that part can be the password.
-    let config = url
-        .parse()
-        .map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
-    let manager = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
-    let manager = Manager::from_config(with_defaults(config, timeout), tls()?, manager);
-    let timeouts = Timeouts {
-        wait: Some(timeout),
-        create: Some(timeout),
-        recycle: Some(timeout),
-    };
-    let pool = Pool::builder(manager)
-        .max_size(CONNECTIONS)
-        .timeouts(timeouts)
-        .runtime(Runtime::Tokio1);
-    pool.build().map_err(LedgerError::store)
+/// The connections of a ledger. It connects when a connection is needed.
+pub(super) struct Pool {
+    config: Config,
+    tls: MakeRustlsConnect,
+    limit: Duration,
+    permits: Semaphore,
+    idle: Mutex<Vec<Link>>,
+    /// Whether a connection keeps its session on the server, see [`Link`].
+    keeps_sessions: AtomicBool,
+}
+
+/// A connection that returns to the pool when it is dropped, unless it is lost or in a transaction.
+pub(super) struct Lease<'a> {
+    pool: &'a Pool,
+    link: Option<Link>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Pool {
+    pub(super) fn new(url: &str, limit: Duration) -> Result<Self, LedgerError> {
+        // The original error can quote a part of the URL, and that part can be the password.
+        let config = url
+            .parse()
+            .map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
+        Ok(Self {
+            config: with_defaults(config, limit),
+            tls: tls()?,
+            limit,
+            permits: Semaphore::new(CONNECTIONS),
+            idle: Mutex::default(),
+            keeps_sessions: AtomicBool::new(true),
+        })
+    }
+
+    /// Returns an idle connection, or a new one.
+    pub(super) async fn get(&self) -> Result<Lease<'_>, Failure> {
+        let permit = timeout(self.limit, self.permits.acquire()).await;
+        let permit = permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Failure::Lost(LedgerError::store("all connections are in use")))?;
+        let mut idle = std::iter::from_fn(|| self.idle().pop());
+        let link = match idle.find(Link::is_open) {
+            Some(link) => link,
+            None => timeout(self.limit, self.connect())
+                .await
+                .unwrap_or_else(|_| Err(Failure::late()))?,
+        };
+        Ok(Lease {
+            pool: self,
+            link: Some(link),
+            _permit: permit,
+        })
+    }
+
+    async fn connect(&self) -> Result<Link, Failure> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        tokio::spawn(connection);
+        if !self.keeps_sessions.load(Ordering::Relaxed) {
+            return Ok(Link::without_session(client));
+        }
+        let session = random_hex().map_err(LedgerError::store)?;
+        match Link::with_session(client, session).await? {
+            link if link.keeps_session() => Ok(link),
+            link => {
+                self.keep_no_sessions();
+                Ok(link)
+            }
+        }
+    }
+
+    /// Notes that a pooler gives the session of a connection to others between two transactions.
+    fn keep_no_sessions(&self) {
+        if self.keeps_sessions.swap(false, Ordering::Relaxed) {
+            tracing::debug!("a pooler shares sessions, so statements are not kept prepared");
+            self.idle().clear();
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease<'_> {
+    /// Returns the connection.
+    ///
+    /// # Errors
+    /// It was lost before.
+    pub(super) fn link(&mut self) -> Result<&mut Link, Failure> {
+        self.link.as_mut().ok_or_else(Failure::late)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        if link.lost_session() {
+            self.pool.keep_no_sessions();
+        } else if link.is_idle() {
+            self.pool.idle().push(link);
+        }
+    }
 }
 
 /// Adds the settings that the URL leaves open: TLS for servers on other hosts, a server that accepts
@@ -127,15 +211,6 @@ impl From<Error> for Failure {
             }
             Some(answer) if !is_of_the_connection(answer.code()) => Self::Final(converted),
             _ => Self::Lost(converted),
-        }
-    }
-}
-
-impl From<PoolError> for Failure {
-    fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) => error.into(),
-            other => Self::Lost(LedgerError::store(other.to_string())),
         }
     }
 }

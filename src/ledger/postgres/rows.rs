@@ -1,66 +1,60 @@
-//! Queries and rows of PostgreSQL.
+//! Statements and rows of PostgreSQL.
 
+use std::borrow::Cow;
 use std::error::Error;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::fmt;
 
 use bytes::BytesMut;
-use deadpool_postgres::Transaction;
-use futures_core::Stream;
 use tokio_postgres::Row;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-use super::pool::Failure;
-use super::view::View;
-use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Query;
 use crate::ledger::sql::{self, Cell, Value};
 
-/// Answers a question from the view, and reads the rows that the view lacks. A denial needs single
-/// charges where an answer needs only their sum.
-pub(super) async fn answer<T>(
-    transaction: &Transaction<'_>,
-    mut view: View,
-    question: impl Fn(&View) -> Result<T, LedgerError> + Send,
-) -> Result<T, Failure> {
-    loop {
-        let error = match question(&view) {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let Some((asked, query)) = view.missing() else {
-            return Err(error.into());
-        };
-        each(transaction, &query, |row| asked.take(&row)).await?;
+/// A statement in the SQL of PostgreSQL, with its values.
+pub(super) struct Statement {
+    pub(super) text: Cow<'static, str>,
+    pub(super) values: Vec<Parameter>,
+}
+
+impl From<Query> for Statement {
+    fn from(query: Query) -> Self {
+        Self {
+            text: numbered(&query.sql).into(),
+            values: query.values.into_iter().map(Parameter::One).collect(),
+        }
     }
 }
 
-/// Returns the rows of a query.
-pub(super) async fn fetch(
-    transaction: &Transaction<'_>,
-    query: &Query,
-) -> Result<Vec<Row>, Failure> {
-    let mut rows = Vec::new();
-    each(transaction, query, |row| {
-        rows.push(row);
-        Ok(())
-    })
-    .await?;
-    Ok(rows)
+/// A value of a statement, or the values of a column for many rows.
+pub(super) enum Parameter {
+    One(Value),
+    Integers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
 }
 
-/// Passes the rows of a query to `take`, one by one, so that memory does not grow with them.
-pub(super) async fn each(
-    transaction: &Transaction<'_>,
-    query: &Query,
-    mut take: impl FnMut(Row) -> Result<(), LedgerError> + Send,
-) -> Result<(), Failure> {
-    let statement = transaction.prepare_cached(&numbered(&query.sql)).await?;
-    let mut rows = pin!(transaction.query_raw(&statement, &query.values).await?);
-    while let Some(row) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
-        take(row?)?;
+impl Parameter {
+    /// Returns the type, for a statement that is not prepared. The server finds the type of a null.
+    pub(super) const fn kind(&self) -> Type {
+        match self {
+            Self::One(Value::Null) => Type::UNKNOWN,
+            Self::One(Value::Integer(_)) => Type::INT8,
+            Self::One(Value::Text(_)) => Type::TEXT,
+            Self::Integers(_) => Type::INT8_ARRAY,
+            Self::Texts(_) => Type::TEXT_ARRAY,
+        }
     }
-    Ok(())
+}
+
+/// Shows no text, because drivers log the values of their statements.
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(value) => value.fmt(f),
+            Self::Integers(values) => write!(f, "{} integers", values.len()),
+            Self::Texts(values) => write!(f, "{} texts", values.len()),
+        }
+    }
 }
 
 /// Replaces the first `?` by `$1`, and so on. The queries contain no other `?`.
@@ -94,21 +88,30 @@ impl sql::Row for Row {
     }
 }
 
-impl ToSql for Value {
+impl ToSql for Parameter {
     fn to_sql(
         &self,
         kind: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
-            Self::Null => Ok(IsNull::Yes),
-            Self::Integer(number) => number.to_sql_checked(kind, out),
-            Self::Text(text) => text.to_sql_checked(kind, out),
+            Self::One(Value::Null) => Ok(IsNull::Yes),
+            Self::One(Value::Integer(number)) => number.to_sql_checked(kind, out),
+            Self::One(Value::Text(text)) => text.to_sql_checked(kind, out),
+            Self::Integers(numbers) => numbers.to_sql_checked(kind, out),
+            Self::Texts(texts) => texts.to_sql_checked(kind, out),
         }
     }
 
     fn accepts(kind: &Type) -> bool {
-        [Type::INT8, Type::TEXT].contains(kind)
+        [
+            Type::INT8,
+            Type::TEXT,
+            Type::INT8_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::UNKNOWN,
+        ]
+        .contains(kind)
     }
 
     to_sql_checked!();

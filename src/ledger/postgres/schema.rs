@@ -1,6 +1,6 @@
 //! The schema: its owner and its tables.
 
-use tokio_postgres::Transaction;
+use tokio_postgres::Client;
 
 use super::pool::Failure;
 use crate::ledger::LedgerError;
@@ -38,7 +38,7 @@ pub(super) fn quoted(schema: &str) -> Result<String, LedgerError> {
 /// Checks the schema, or creates it if it is empty or missing. Refuses a schema of another program
 /// before it writes. Returns whether a new ledger begins, which `refusal` forbids.
 pub(super) async fn claim(
-    transaction: &Transaction<'_>,
+    transaction: &Client,
     schema: &str,
     refusal: Option<LedgerError>,
 ) -> Result<bool, Failure> {
@@ -92,7 +92,7 @@ pub(super) async fn claim(
 
 /// Adds the columns of version 11. They have no default, so that a program of version 10 that still has the ledger open can
 /// write nothing.
-async fn migrate(transaction: &Transaction<'_>) -> Result<(), Failure> {
+async fn migrate(transaction: &Client) -> Result<(), Failure> {
     let columns = NEW_COLUMNS.map(|(name, value)| {
         let kind = match name {
             "payment_method" => "TEXT NOT NULL",
@@ -115,7 +115,7 @@ async fn migrate(transaction: &Transaction<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {
+async fn create_tables(transaction: &Client) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
     let by_scope: String = indices("").map(|(_, sql)| format!("{sql};\n")).concat();
     let rows = format!(

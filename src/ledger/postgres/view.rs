@@ -1,26 +1,32 @@
 //! The database as the limits of a check see it, inside a transaction.
 //!
-//! [`Usage`] cannot wait for a server. So a first run of the check collects its questions, the server answers them in
-//! one round trip, and a second run of the check uses the answers.
+//! [`Usage`] cannot wait for a server. So a first run of the checks collects their questions, the server answers them in
+//! one round trip, and a second run uses the answers. The questions of all reservations of a batch are asked together.
+//! Their clocks differ by milliseconds, so a question covers the earliest and the latest start of its window, and
+//! each reservation counts the charges of its own window.
 
 use std::cell::RefCell;
 
 use alloy::primitives::{Address, U256};
-use tokio_postgres::Row;
 
+use super::book::Book;
+use super::link::Ask;
+use crate::clock::Timestamp;
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
 use crate::ledger::sql::row::{Cells, freeze};
-use crate::ledger::{Freeze, LedgerError};
-use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage};
+use crate::ledger::{Freeze, LedgerError, Purchase};
+use crate::limit::{
+    Charge, Chargeable, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, Window,
+};
 use crate::money::Network;
 use crate::origin::Origin;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
     Frozen,
-    Total(Scope, Since, Unit),
-    /// A total that the server cannot compute.
-    Sum(Scope, Since, Unit),
+    /// The sum of a scope in a window.
+    Total(Scope, Unit, Window),
+    /// The single charges of a scope.
     Charges(Scope, Since),
     FirstPayee(Origin, (Network, Address)),
     LastPrice(Origin, String, String, (Network, Address)),
@@ -28,30 +34,39 @@ enum Question {
 
 enum Answer {
     Frozen(Option<Freeze>),
-    Total(U256),
-    Charges(Vec<Charge>),
+    /// The sum after the latest start, and the charges after the earliest one that are not in the sum.
+    Total(Sum, Vec<(Timestamp, U256)>),
+    /// Each charge with the number of its purchase.
+    Charges(Vec<(u64, Charge)>),
     FirstPayee(Option<Address>),
     LastPrice(Option<U256>),
 }
 
+struct Asked {
+    question: Question,
+    /// The earliest and the latest start of the window of a total.
+    after: (Timestamp, Timestamp),
+    answer: Answer,
+}
+
 /// Collects the questions of a check, and answers them as an empty ledger.
 #[derive(Default)]
-struct Listener(RefCell<Vec<Question>>);
+struct Listener(RefCell<Vec<(Question, Timestamp)>>);
 
 impl Listener {
-    fn hear(&self, question: Question) {
-        let mut heard = self.0.borrow_mut();
-        if !heard.contains(&question) {
-            heard.push(question);
-        }
+    fn hear(&self, question: Question, after: Timestamp) {
+        self.0.borrow_mut().push((question, after));
     }
 }
+
+/// The start of a question that has no window.
+const NO_START: Timestamp = Timestamp::from_millis(0);
 
 impl Usage for Listener {
     type Error = LedgerError;
 
     fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
-        self.hear(Question::Frozen);
+        self.hear(Question::Frozen, NO_START);
         Ok(None)
     }
 
@@ -61,12 +76,12 @@ impl Usage for Listener {
         since: Since,
         _: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        self.hear(Question::Charges(scope.clone(), since));
+        self.hear(Question::Charges(scope.clone(), since), NO_START);
         Ok(())
     }
 
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
-        self.hear(Question::of(query));
+        self.hear(Question::of(query), query.since.after);
         Ok(U256::ZERO)
     }
 
@@ -75,7 +90,7 @@ impl Usage for Listener {
         origin: &Origin,
         asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        self.hear(Question::FirstPayee(origin.clone(), asset));
+        self.hear(Question::FirstPayee(origin.clone(), asset), NO_START);
         Ok(None)
     }
 
@@ -86,137 +101,284 @@ impl Usage for Listener {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        self.hear(Question::LastPrice(
-            origin.clone(),
-            method.to_owned(),
-            path.to_owned(),
-            asset,
-        ));
+        let question = Question::price(origin, method, path, asset);
+        self.hear(question, NO_START);
         Ok(None)
     }
 }
 
-/// The database inside a transaction, with the answers to the questions of a check.
-pub(super) struct View {
+/// The questions of checks, and the answers of the server.
+pub(super) struct Answers {
+    /// The latest time of the checks.
+    now: Timestamp,
     present: Present,
     asked: Vec<Asked>,
-    /// A question that had no answer.
-    missing: RefCell<Option<Question>>,
 }
 
-pub(super) struct Asked(Question, Answer);
-
-impl View {
-    /// Returns the questions of a check, without answers, and a query for each. A denial asks one more question, see
-    /// [`missing`](Self::missing).
-    pub(super) fn of(
-        checks: &LimitCheck,
+impl Answers {
+    /// Returns questions without answers. `now` is the latest time of the checks, and `except` is a purchase that does
+    /// not count. A denial asks one more question, see [`View::missing`].
+    pub(super) fn new<'a>(
+        checks: impl IntoIterator<Item = &'a LimitCheck>,
+        now: Timestamp,
         except: Option<u64>,
-    ) -> Result<(Self, Vec<Query>), LedgerError> {
-        let present = Present::new(checks.now(), except)?;
-        let listener = Listener::default();
-        checks.evaluate(&listener)?;
-        let asked = listener.0.into_inner();
-        let queries = asked
-            .iter()
-            .map(|question| question.query(&present))
-            .collect();
-        let asked = asked.into_iter().map(Question::unanswered).collect();
-        Ok((
-            Self {
-                present,
-                asked,
-                missing: RefCell::default(),
-            },
-            queries,
-        ))
+    ) -> Result<Self, LedgerError> {
+        let mut answers = Self {
+            now,
+            present: Present::new(now, except)?,
+            asked: Vec::new(),
+        };
+        for check in checks {
+            let listener = Listener::default();
+            check.evaluate(&listener)?;
+            for (question, after) in listener.0.into_inner() {
+                match answers.find(&question) {
+                    Some(known) => {
+                        known.after = (known.after.0.min(after), known.after.1.max(after));
+                    }
+                    None => answers.asked.push(question.unanswered(after)),
+                }
+            }
+        }
+        Ok(answers)
     }
 
-    /// Returns the questions, in the order of the queries.
-    pub(super) fn questions(&mut self) -> impl Iterator<Item = &mut Asked> {
-        self.asked.iter_mut()
+    fn find(&mut self, question: &Question) -> Option<&mut Asked> {
+        let mut asked = self.asked.iter_mut();
+        asked.find(|known| known.question == *question)
     }
 
-    /// Returns the last question that had no answer, and its query.
-    pub(super) fn missing(&mut self) -> Option<(&mut Asked, Query)> {
-        let question = self.missing.take()?;
-        let query = question.query(&self.present);
-        self.asked.push(question.unanswered());
-        Some((self.asked.last_mut()?, query))
+    /// Returns the queries, which store the answers.
+    pub(super) fn asks(&mut self) -> Vec<Ask<'_>> {
+        let present = self.present;
+        let asked = self.asked.iter_mut();
+        asked.flat_map(|asked| asked.asks(present)).collect()
+    }
+
+    /// Returns the query of one more question.
+    pub(super) fn also(&mut self, missing: Missing) -> Vec<Ask<'_>> {
+        let Missing(mut question, mut after) = missing;
+        if let Question::Charges(scope, since) = &mut question {
+            // The other reservations of the batch may need the charges of the same scope.
+            let starts = self.asked.iter().filter_map(|asked| match &asked.question {
+                Question::Total(of, _, window)
+                    if of == scope && window.moment == since.moment && asked.has(since.after) =>
+                {
+                    Some(asked.after.0)
+                }
+                _ => None,
+            });
+            since.after = starts.min().unwrap_or(since.after);
+            after = since.after;
+        }
+        self.asked.push(question.unanswered(after));
+        let present = self.present;
+        let last = self.asked.last_mut();
+        last.map(|asked| asked.asks(present)).unwrap_or_default()
     }
 }
 
 impl Asked {
-    /// Adds a row of its query.
-    pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
-        match self {
-            Self(_, Answer::Frozen(found)) => *found = Some(freeze(row)?),
-            Self(Question::Sum(scope, _, unit), Answer::Total(total)) => {
-                let part = charge(row, scope)?.and_then(|charge| unit.measure(&charge));
-                *total = total.saturating_add(part.unwrap_or_default());
+    /// Whether the question covers this start.
+    fn has(&self, after: Timestamp) -> bool {
+        self.after.0 <= after && after <= self.after.1
+    }
+
+    fn asks(&mut self, present: Present) -> Vec<Ask<'_>> {
+        let Self {
+            question,
+            after: (earliest, latest),
+            answer,
+        } = self;
+        let latest = *latest;
+        match answer {
+            Answer::Frozen(found) => {
+                let take = |row| {
+                    *found = Some(freeze(&row)?);
+                    Ok(())
+                };
+                vec![Ask::each(query::frozen(), take)]
             }
-            Self(_, Answer::Total(total)) => {
-                *total = Cells::of(row)?.text::<Sum>("total")?.amount()
+            Answer::Total(sum, rest) => {
+                let Question::Total(scope, unit, window) = question else {
+                    return Vec::new();
+                };
+                let scope = &*scope;
+                let unit = *unit;
+                let moment = window.moment;
+                let since = |after| Since { moment, after };
+                if !can_total(scope, unit) {
+                    let query = present.charges("purchases", Part::All, scope, since(*earliest));
+                    let take = move |row| {
+                        if let Some(charge) = charge(&row, scope)?
+                            && let Some(part) = unit.measure(&charge)
+                        {
+                            if charge.at > latest {
+                                *sum = sum.plus(part);
+                            } else {
+                                rest.push((charge.at, part));
+                            }
+                        }
+                        Ok(())
+                    };
+                    return vec![Ask::each(query, take)];
+                }
+                let total = present.total(scope, since(latest), unit);
+                let mut asks = vec![Ask::each(total, |row| {
+                    *sum = Cells::of(&row)?.text("total")?;
+                    Ok(())
+                })];
+                if *earliest < latest {
+                    let query = present.charges_until(scope, since(*earliest), latest);
+                    asks.push(Ask::each(query, move |row| {
+                        let charge = charge(&row, scope)?;
+                        let part = charge
+                            .and_then(|charge| unit.measure(&charge).map(|part| (charge.at, part)));
+                        rest.extend(part);
+                        Ok(())
+                    }));
+                }
+                asks
             }
-            Self(Question::Charges(scope, _), Answer::Charges(charges)) => {
-                charges.extend(charge(row, scope)?)
+            Answer::Charges(charges) => {
+                let Question::Charges(scope, since) = question else {
+                    return Vec::new();
+                };
+                let scope = &*scope;
+                let query = present.charges("purchases", Part::All, scope, *since);
+                let take = move |row| {
+                    let seq = Cells::of(&row)?.integer("seq")?;
+                    charges.extend(charge(&row, scope)?.map(|charge| (seq, charge)));
+                    Ok(())
+                };
+                vec![Ask::each(query, take)]
             }
-            Self(_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
-            Self(_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
-            Self(_, Answer::Charges(_)) => return Err(not_asked()),
+            Answer::FirstPayee(payee) => {
+                let Some(query) = question.of_seller(present) else {
+                    return Vec::new();
+                };
+                let take = |row| {
+                    *payee = Some(Cells::of(&row)?.text("payee")?);
+                    Ok(())
+                };
+                vec![Ask::each(query, take)]
+            }
+            Answer::LastPrice(price) => {
+                let Some(query) = question.of_seller(present) else {
+                    return Vec::new();
+                };
+                let take = |row| {
+                    *price = Some(Cells::of(&row)?.text("value")?);
+                    Ok(())
+                };
+                vec![Ask::each(query, take)]
+            }
         }
-        Ok(())
     }
 }
 
 impl Question {
-    /// The server computes the sum. If it cannot, the charges are added up as they come.
     fn of(query: &LimitQuery<'_>) -> Self {
-        let scope = query.scope().clone();
-        if can_total(&scope, query.unit) {
-            Self::Total(scope, query.since, query.unit)
-        } else {
-            Self::Sum(scope, query.since, query.unit)
-        }
+        Self::Total(query.scope().clone(), query.unit, query.window.clone())
     }
 
-    fn query(&self, present: &Present) -> Query {
+    fn price(origin: &Origin, method: &str, path: &str, asset: (Network, Address)) -> Self {
+        Self::LastPrice(origin.clone(), method.to_owned(), path.to_owned(), asset)
+    }
+
+    fn of_seller(&self, present: Present) -> Option<Query> {
         match self {
-            Self::Frozen => query::frozen(),
-            Self::Total(scope, since, unit) => present.total(scope, *since, *unit),
-            Self::Charges(scope, since) | Self::Sum(scope, since, _) => {
-                present.charges("purchases", Part::All, scope, *since)
+            Self::FirstPayee(origin, asset) => {
+                Some(present.first_payee("purchases", origin, *asset))
             }
-            Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
             Self::LastPrice(origin, method, path, asset) => {
-                present.last_price("purchases", origin, (method, path), *asset)
+                Some(present.last_price("purchases", origin, (method, path), *asset))
             }
+            _ => None,
         }
     }
 
-    fn unanswered(self) -> Asked {
+    fn unanswered(self, after: Timestamp) -> Asked {
         let answer = match &self {
             Self::Frozen => Answer::Frozen(None),
-            Self::Total(..) | Self::Sum(..) => Answer::Total(U256::ZERO),
+            Self::Total(..) => Answer::Total(Sum::default(), Vec::new()),
             Self::Charges(..) => Answer::Charges(Vec::new()),
             Self::FirstPayee(..) => Answer::FirstPayee(None),
             Self::LastPrice(..) => Answer::LastPrice(None),
         };
-        Asked(self, answer)
+        Asked {
+            question: self,
+            after: (after, after),
+            answer,
+        }
     }
 }
 
-impl View {
-    fn answer(&self, question: &Question) -> Result<&Answer, LedgerError> {
-        let known = self
-            .asked
-            .iter()
-            .find(|Asked(known, _)| known == question)
-            .map(|Asked(_, answer)| answer);
-        known.ok_or_else(|| {
-            self.missing.replace(Some(question.clone()));
-            not_asked()
+/// A question that had no answer.
+pub(super) struct Missing(Question, Timestamp);
+
+/// The answers of the server and the changes of the batch, at the time of one check.
+pub(super) struct View<'a> {
+    answers: &'a Answers,
+    book: &'a Book,
+    now: Timestamp,
+    missing: RefCell<Option<Missing>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(answers: &'a Answers, book: &'a Book, now: Timestamp) -> Self {
+        Self {
+            answers,
+            book,
+            now,
+            missing: RefCell::default(),
+        }
+    }
+
+    /// Returns the last question that had no answer.
+    pub(super) fn missing(self) -> Option<Missing> {
+        self.missing.into_inner()
+    }
+
+    fn answer(
+        &self,
+        question: &Question,
+        has: impl Fn(&Asked) -> bool,
+    ) -> Result<&'a Answer, LedgerError> {
+        let asked = self.answers.asked.iter();
+        let mut known = asked.filter(|asked| asked.question == *question && has(asked));
+        known
+            .next()
+            .map(|asked| &asked.answer)
+            .ok_or_else(not_asked)
+    }
+
+    fn or_missing<T>(
+        &self,
+        answer: Result<T, LedgerError>,
+        question: Question,
+        after: Timestamp,
+    ) -> Result<T, LedgerError> {
+        answer.inspect_err(|_| {
+            self.missing.replace(Some(Missing(question, after)));
         })
+    }
+
+    /// Returns the purchases that the batch changed, as they are now, and holds that lapsed for another check of the
+    /// batch and not for this one. The answers of the server do not have them.
+    fn own(&self) -> impl Iterator<Item = &'a Purchase> {
+        let now = self.now;
+        self.book
+            .current()
+            .filter(move |purchase| purchase.counts(now))
+    }
+
+    /// Returns the purchases that the batch changed, as the answers of the server have them.
+    fn replaced(&self) -> impl Iterator<Item = &'a Purchase> {
+        let now = self.answers.now;
+        self.book
+            .replaced()
+            .filter(move |purchase| purchase.counts(now))
     }
 }
 
@@ -224,11 +386,12 @@ fn not_asked() -> LedgerError {
     LedgerError::store("a limit asked for a sum that was not read")
 }
 
-impl Usage for View {
+impl Usage for View<'_> {
     type Error = LedgerError;
 
     fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
-        match self.answer(&Question::Frozen)? {
+        let answer = self.answer(&Question::Frozen, |_| true);
+        match self.or_missing(answer, Question::Frozen, NO_START)? {
             Answer::Frozen(freeze) => Ok(freeze.as_ref().map(Freeze::denial)),
             _ => Err(not_asked()),
         }
@@ -240,19 +403,42 @@ impl Usage for View {
         since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        let Answer::Charges(charges) = self.answer(&Question::Charges(scope.clone(), since))?
-        else {
+        let of_scope = |asked: &&Asked| match &asked.question {
+            Question::Charges(of, read) => {
+                of == scope && read.moment == since.moment && read.after <= since.after
+            }
+            _ => false,
+        };
+        let answer = self.answers.asked.iter().find(of_scope);
+        let answer = answer.map(|asked| &asked.answer).ok_or_else(not_asked);
+        let question = Question::Charges(scope.clone(), since);
+        let Answer::Charges(charges) = self.or_missing(answer, question, since.after)? else {
             return Err(not_asked());
         };
-        charges.iter().copied().for_each(visit);
+        let is_replaced = |seq: &u64| self.book.replaced().any(|purchase| purchase.seq == *seq);
+        let stored = charges.iter().filter(|(seq, _)| !is_replaced(seq));
+        let own = self
+            .own()
+            .filter(|purchase| scope.covers(&purchase.payment()))
+            .filter_map(|purchase| purchase.charge(since.moment));
+        let all = stored.map(|(_, charge)| *charge).chain(own);
+        all.filter(|charge| charge.at > since.after).for_each(visit);
         Ok(())
     }
 
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
-        match self.answer(&Question::of(query))? {
-            Answer::Total(total) => Ok(*total),
-            _ => Err(not_asked()),
-        }
+        let after = query.since.after;
+        let question = Question::of(query);
+        let answer = self.answer(&question, |asked| asked.has(after));
+        let Answer::Total(sum, rest) = self.or_missing(answer, question, after)? else {
+            return Err(not_asked());
+        };
+        let rest = rest.iter().filter(|(at, _)| *at > after);
+        let sum = rest.fold(*sum, |sum, (_, part)| sum.plus(*part));
+        let part = |purchase| query.part(purchase).map(|(_, part)| part);
+        let sum = self.own().filter_map(part).fold(sum, Sum::plus);
+        let replaced = self.replaced().filter_map(part);
+        Ok(replaced.fold(sum, Sum::minus).amount())
     }
 
     fn first_payee(
@@ -260,10 +446,16 @@ impl Usage for View {
         origin: &Origin,
         asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        match self.answer(&Question::FirstPayee(origin.clone(), asset))? {
-            Answer::FirstPayee(payee) => Ok(*payee),
-            _ => Err(not_asked()),
-        }
+        let question = Question::FirstPayee(origin.clone(), asset);
+        let answer = self.answer(&question, |_| true);
+        let Answer::FirstPayee(payee) = self.or_missing(answer, question, NO_START)? else {
+            return Err(not_asked());
+        };
+        let mut own = self.own();
+        Ok(payee.or_else(|| {
+            own.find(|purchase| is_of(purchase, origin, asset))
+                .map(|purchase| purchase.payee)
+        }))
     }
 
     fn last_price(
@@ -273,14 +465,22 @@ impl Usage for View {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        match self.answer(&Question::LastPrice(
-            origin.clone(),
-            method.to_owned(),
-            path.to_owned(),
-            asset,
-        ))? {
-            Answer::LastPrice(price) => Ok(*price),
-            _ => Err(not_asked()),
-        }
+        let question = Question::price(origin, method, path, asset);
+        let answer = self.answer(&question, |_| true);
+        let Answer::LastPrice(price) = self.or_missing(answer, question, NO_START)? else {
+            return Err(not_asked());
+        };
+        // A changed purchase keeps its price, and its place among those of the server.
+        let added = self.book.added().filter(|purchase| {
+            purchase.counts(self.now)
+                && is_of(purchase, origin, asset)
+                && purchase.method == method
+                && purchase.path.eq_ignore_ascii_case(path)
+        });
+        Ok(added.last().map(|purchase| purchase.value).or(*price))
     }
+}
+
+fn is_of(purchase: &Purchase, origin: &Origin, asset: (Network, Address)) -> bool {
+    purchase.origin == *origin && (purchase.network, purchase.asset) == asset
 }

@@ -52,7 +52,7 @@ const UNDELIVERED: &str = "(state = 'signed' OR state = 'rejected' OR state = 'u
 const PRUNABLE: &str = "(state = 'settled' OR state = 'api_call' OR state = 'voided' OR state = 'released_by_proof') \
     AND coalesce(length(payload), 0) + coalesce(length(terms), 0) >= 512";
 /// The column that is not covered by the hash of the event.
-const LAST_EVENT: &str = "last_event";
+pub(in crate::ledger) const LAST_EVENT: &str = "last_event";
 /// The number of no purchase. The first purchase has 1.
 const NOTHING: i64 = 0;
 
@@ -409,6 +409,23 @@ impl Present {
         Query {
             sql: sql.into(),
             values: [self.counting(), after, keys].concat(),
+        }
+    }
+
+    /// Returns the query of the [`charges`](Self::charges) that are not later than `until`.
+    #[cfg(feature = "postgres")]
+    pub(in crate::ledger) fn charges_until(
+        &self,
+        scope: &Scope,
+        since: Since,
+        until: Timestamp,
+    ) -> Query {
+        let (at, _) = counted(since.moment);
+        let Query { sql, mut values } = self.charges("purchases", Part::All, scope, since);
+        values.push(until.millis().into());
+        Query {
+            sql: format!("{sql} AND {at} <= ?").into(),
+            values,
         }
     }
 

@@ -182,17 +182,15 @@ async fn commits_are_on_disk_whatever_the_server_says() {
     );
     let careless = Ledger::postgres_in(&url, &schema()).await.unwrap();
     for ledger in [ledger, careless] {
-        let mut client = database_of(&ledger).pool.get().await.unwrap();
-        let transaction = database_of(&ledger)
-            .begin(&mut client, IsolationLevel::Serializable, false)
-            .await
-            .unwrap();
+        let database = database_of(&ledger);
+        let settings = database.write_settings().await.unwrap();
+        let mut lease = database.pool.get().await.unwrap();
+        let link = lease.link().unwrap();
+        link.begin(settings).await.unwrap();
+        let client = link.client();
         let show = async |name: &str| {
-            transaction
-                .query_one(&format!("SHOW {name}"), &[])
-                .await
-                .unwrap()
-                .get::<_, String>(0)
+            let shown = client.query_one(&format!("SHOW {name}"), &[]).await;
+            shown.unwrap().get::<_, String>(0)
         };
         assert_eq!(show("synchronous_commit").await, "on");
         assert_eq!(show("transaction_isolation").await, "serializable");
@@ -237,7 +235,8 @@ async fn a_server_over_tls_is_the_one_it_says_it_is() {
         .await
         .unwrap();
     hold(&ledger, order("order", 10), NOW).await;
-    let client = database_of(&ledger).pool.get().await.unwrap();
+    let mut lease = database_of(&ledger).pool.get().await.unwrap();
+    let client = lease.link().unwrap().client();
     let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert!(client.query_one(tls, &[]).await.unwrap().get::<_, bool>(0));
     // The certificate is of localhost alone.

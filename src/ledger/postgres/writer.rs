@@ -1,0 +1,265 @@
+//! The queue of changes. All changes of this process that wait share one transaction.
+//!
+//! Each change takes effect completely or not at all, in the order of their arrival. If the server refuses a batch, each
+//! of its changes is made alone.
+//!
+//! A caller whose change is in the batch leads it: the batch runs as a task of that caller's runtime. When it ends, the
+//! first caller that waits leads the next one. So no batch depends on a runtime that nobody waits in.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::Database;
+use super::change::{Answer, Change, Done, NotMade};
+use crate::ledger::{LedgerError, Obtained, Reserved};
+
+/// The most changes that share a transaction.
+const BATCH: usize = 128;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    numbers: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    /// Whether there is a [`Lead`].
+    is_led: bool,
+}
+
+/// A change and its caller.
+struct Job {
+    number: u64,
+    change: Change,
+    is_alone: bool,
+    answer: oneshot::Sender<Result<Answer, LedgerError>>,
+    /// Makes the caller the leader.
+    lead: Option<oneshot::Sender<Lead>>,
+}
+
+/// The right to make the next batch. There is at most one. Dropping it passes it on.
+struct Lead(Arc<Database>);
+
+enum Event {
+    Answered(Result<Answer, LedgerError>),
+    Leads(Option<Lead>),
+    WaitedLong,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a job. Returns whether the caller must lead.
+    fn push(&self, job: Job) -> bool {
+        let mut state = self.state();
+        state.waiting.push_back(job);
+        !mem::replace(&mut state.is_led, true)
+    }
+
+    /// Takes a job back. Returns whether its batch had not begun.
+    fn withdraw(&self, number: u64) -> bool {
+        let mut state = self.state();
+        let before = state.waiting.len();
+        state.waiting.retain(|job| job.number != number);
+        state.waiting.len() != before
+    }
+
+    /// Takes the jobs of the next batch. Their callers still wait.
+    fn take(&self) -> Vec<Job> {
+        let mut state = self.state();
+        state.waiting.retain(|job| !job.answer.is_closed());
+        let waiting = &state.waiting;
+        let alone = waiting.iter().position(|job| job.is_alone);
+        let count = match alone {
+            Some(0) => 1,
+            Some(others) => others.min(BATCH),
+            None => waiting.len().min(BATCH),
+        };
+        state.waiting.drain(..count).collect()
+    }
+
+    /// Whether a job waits whose caller cannot lead again.
+    fn has_followers(&self) -> bool {
+        self.state().waiting.iter().any(|job| job.lead.is_none())
+    }
+
+    /// Puts jobs back at the front, in their order.
+    fn put_back(&self, jobs: Vec<Job>) {
+        let mut state = self.state();
+        for job in jobs.into_iter().rev() {
+            state.waiting.push_front(job);
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let mut state = self.0.queue.state();
+        let mut waiting = state.waiting.iter_mut();
+        // A channel whose caller is gone gives the sender back.
+        let next = waiting.find_map(|job| {
+            let lead = job.lead.take()?;
+            (!lead.is_closed()).then_some(lead)
+        });
+        state.is_led = next.is_some();
+        drop(state);
+        if let Some(next) = next {
+            // If the caller left meanwhile, the lead is dropped again, and passed on.
+            drop(next.send(Self(Arc::clone(&self.0))));
+        }
+    }
+}
+
+impl Lead {
+    /// Makes batches as a task of this runtime, until no job waits whose caller had the lead before.
+    fn follow(self) {
+        tokio::spawn(async move {
+            loop {
+                let jobs = self.0.queue.take();
+                self.0.make(jobs).await;
+                if !self.0.queue.has_followers() {
+                    break;
+                }
+            }
+            drop(self);
+        });
+    }
+}
+
+impl Database {
+    /// Makes a change in the next batch.
+    pub(super) async fn change(self: &Arc<Self>, change: Change) -> Result<Answer, LedgerError> {
+        self.write_settings().await?;
+        let number = self.queue.numbers.fetch_add(1, Ordering::Relaxed);
+        let (answer, mut answered) = oneshot::channel();
+        let (lead, mut leads) = oneshot::channel();
+        let job = Job {
+            number,
+            change,
+            is_alone: false,
+            answer,
+            lead: Some(lead),
+        };
+        if self.queue.push(job) {
+            Lead(Arc::clone(self)).follow();
+        }
+        let mut patience = pin!(sleep(self.timeout));
+        let (mut may_lead, mut is_patient) = (true, true);
+        loop {
+            let event = poll_fn(|context| {
+                if let Poll::Ready(answer) = Pin::new(&mut answered).poll(context) {
+                    return Poll::Ready(Event::Answered(answer.unwrap_or_else(|_| Err(stopped()))));
+                }
+                if may_lead && let Poll::Ready(lead) = Pin::new(&mut leads).poll(context) {
+                    return Poll::Ready(Event::Leads(lead.ok()));
+                }
+                if is_patient && patience.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Event::WaitedLong);
+                }
+                Poll::Pending
+            });
+            match event.await {
+                Event::Answered(answer) => return answer,
+                Event::Leads(lead) => {
+                    may_lead = false;
+                    if let Some(lead) = lead {
+                        lead.follow();
+                    }
+                }
+                Event::WaitedLong => {
+                    is_patient = false;
+                    if self.queue.withdraw(number) {
+                        return Err(too_many_writers());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the changes of a batch and answers their callers.
+    async fn make(&self, jobs: Vec<Job>) {
+        let mut later = Vec::new();
+        let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
+        if changes.is_empty() {
+            return;
+        }
+        match self.change_all(&changes).await {
+            Ok(done) => answer(jobs, done, &mut later),
+            Err(NotMade {
+                is_refused: true, ..
+            }) if jobs.len() > 1 => {
+                for job in jobs {
+                    let jobs = vec![job];
+                    let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
+                    match self.change_all(&changes).await {
+                        Ok(done) => answer(jobs, done, &mut later),
+                        Err(not_made) => fail(jobs, &not_made.error),
+                    }
+                }
+            }
+            Err(not_made) => fail(jobs, &not_made.error),
+        }
+        self.queue.put_back(later);
+    }
+}
+
+fn answer(jobs: Vec<Job>, done: Vec<Done>, later: &mut Vec<Job>) {
+    for (job, done) in jobs.into_iter().zip(done) {
+        match done {
+            Done::Answer(answer) => {
+                note_held(&job.change, &answer);
+                // The caller may have stopped waiting.
+                drop(job.answer.send(answer));
+            }
+            Done::Later { alone } => later.push(Job {
+                is_alone: alone,
+                ..job
+            }),
+        }
+    }
+}
+
+/// Tells the calls of this process about a hold, before the next check.
+fn note_held(change: &Change, answer: &Result<Answer, LedgerError>) {
+    let (Change::Reserve(reservation) | Change::Buy(reservation, _)) = change else {
+        return;
+    };
+    match answer {
+        Ok(
+            Answer::Reserved(Reserved::Held(purchase))
+            | Answer::Obtained(Obtained::Unsigned(purchase)),
+        ) => reservation.note_held(purchase),
+        Ok(Answer::Obtained(Obtained::Signed(signed))) => reservation.note_held(&signed.purchase),
+        _ => {}
+    }
+}
+
+fn fail(jobs: Vec<Job>, error: &LedgerError) {
+    for job in jobs {
+        let error = match error {
+            LedgerError::Damaged(text) => LedgerError::Damaged(text.clone()),
+            other => LedgerError::store(other.to_string()),
+        };
+        drop(job.answer.send(Err(error)));
+    }
+}
+
+fn too_many_writers() -> LedgerError {
+    LedgerError::store("the ledger could not be written in time: too many other writes are waiting")
+}
+
+fn stopped() -> LedgerError {
+    LedgerError::store("the runtime that wrote to the ledger has stopped")
+}
