@@ -561,7 +561,7 @@ async fn a_ledger_is_backed_up_and_restored_by_the_command() {
     );
     let restored = harness.ledger(&["restore", &copy]).await;
     assert!(
-        restored.code == 0 && restored.text().contains("that it lacks: 1 (changes: 3)"),
+        restored.code == 0 && restored.text().contains("that it lacks: 1 (changes: 2)"),
         "{restored:?}"
     );
     assert_eq!(
