@@ -112,10 +112,7 @@ impl Database {
         let done = self
             .attempt_by(link, settings, changes, expected, unanswered)
             .await;
-        match &done {
-            Err(Failure::Lost(_)) => link.discard(),
-            _ => link.roll_back(),
-        }
+        self.end(link, &done).await;
         done
     }
 

@@ -14,7 +14,6 @@ use std::pin::pin;
 use std::task::Poll;
 
 use futures_core::Stream;
-use futures_util::FutureExt;
 use futures_util::future::{join, join_all, join3, try_join_all};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, RowStream, SimpleQueryMessage, Statement};
@@ -162,7 +161,7 @@ impl Link {
         if !self.unprepared(&asks).is_empty() {
             self.begin(begin).await?;
             let answers = self.ask(asks).await;
-            self.roll_back();
+            self.roll_back().await;
             return answers;
         }
         self.in_transaction = true;
@@ -241,12 +240,11 @@ impl Link {
         Ok(())
     }
 
-    /// Rolls the transaction back, without waiting for the answer.
-    pub(super) fn roll_back(&mut self) {
+    /// Rolls the transaction back, if one is open. Waits for the answer: a runtime that stops in between would keep the
+    /// locks of the transaction.
+    pub(super) async fn roll_back(&mut self) {
         if self.in_transaction && !self.lost_session {
-            // The first poll sends it. The answer comes before that of the next statement.
-            let sent = self.client.batch_execute("ROLLBACK").now_or_never();
-            self.in_transaction = matches!(sent, Some(Err(_)));
+            self.in_transaction = self.client.batch_execute("ROLLBACK").await.is_err();
         }
     }
 

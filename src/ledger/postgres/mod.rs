@@ -318,7 +318,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let claimed = self.claim_by(link).await;
-        end(link, &claimed);
+        self.end(link, &claimed).await;
         if claimed? {
             tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
         }
@@ -380,11 +380,19 @@ impl Database {
         let locked = timeout(self.timeout, link.client().batch_execute(lock))
             .await
             .map_err(|_| Failure::late())?;
-        link.roll_back();
+        self.timed(async { Ok(link.roll_back().await) }).await?;
         Ok(match locked {
             Ok(()) => true,
             Err(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
         })
+    }
+
+    /// Ends the transaction, unless it was committed. A connection that did not answer is not used again.
+    async fn end<T>(&self, link: &mut Link, answer: &Result<T, Failure>) {
+        let is_lost = matches!(answer, Err(Failure::Lost(_)));
+        if is_lost || timeout(self.timeout, link.roll_back()).await.is_err() {
+            link.discard();
+        }
     }
 
     /// Returns the statements that begin a transaction.
@@ -421,7 +429,7 @@ impl Database {
         let link = lease.link()?;
         let begin = self.begin(READ_ONLY);
         let answered = self.timed(link.read(&begin, asks)).await;
-        end(link, &answered);
+        self.end(link, &answered).await;
         answered
     }
 
@@ -439,7 +447,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let examined = self.timed(self.examine_by(link, checks)).await;
-        end(link, &examined);
+        self.end(link, &examined).await;
         examined
     }
 
@@ -478,7 +486,7 @@ impl Database {
             self.timed(link.commit_now()).await
         }
         .await;
-        end(link, &counted);
+        self.end(link, &counted).await;
         counted
     }
 
@@ -500,7 +508,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let done = self.overwrite_by(link, query).await;
-        end(link, &done);
+        self.end(link, &done).await;
         done
     }
 
@@ -542,14 +550,6 @@ impl Database {
         } else {
             (last, newest) == (Some(head.events), Some(head.hash))
         })
-    }
-}
-
-/// Ends the transaction, unless it was committed. A connection that did not answer is not used again.
-fn end<T>(link: &mut Link, answer: &Result<T, Failure>) {
-    match answer {
-        Err(Failure::Lost(_)) => link.discard(),
-        _ => link.roll_back(),
     }
 }
 

@@ -47,10 +47,6 @@ fn assert_damaged<T: std::fmt::Debug>(answer: Result<T, LedgerError>) -> String 
     }
 }
 
-async fn events(schema: &str) -> i64 {
-    number(schema, "SELECT count(*) FROM events").await
-}
-
 fn directory() -> PathBuf {
     let path = std::env::temp_dir().join(format!("bursar-{}", random_hex().unwrap()));
     std::fs::create_dir(&path).unwrap();

@@ -1,6 +1,7 @@
 //! Tests of ledgers on a server.
 
 pub(in crate::ledger) mod accidents;
+mod batches;
 mod connecting;
 mod events;
 mod lost_connections;
@@ -72,6 +73,10 @@ async fn number(schema: &str, sql: &str) -> i64 {
         .await
         .unwrap()
         .get(0)
+}
+
+async fn events(schema: &str) -> i64 {
+    number(schema, "SELECT count(*) FROM events").await
 }
 
 async fn new_schema() -> (String, Ledger) {

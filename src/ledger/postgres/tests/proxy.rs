@@ -32,6 +32,7 @@ struct Shared {
     name: String,
     mishap: watch::Sender<Mishap>,
     mishaps: AtomicUsize,
+    round_trips: AtomicUsize,
 }
 
 pub(super) struct Proxy {
@@ -53,6 +54,7 @@ impl Proxy {
             server: PathBuf::from(part("host=")).join(format!(".s.PGSQL.{}", part("port="))),
             mishap: watch::Sender::new(Mishap::None),
             mishaps: AtomicUsize::new(0),
+            round_trips: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -76,6 +78,11 @@ impl Proxy {
         self.shared.mishap.send_replace(mishap);
     }
 
+    /// Returns how often a client asked after the server had answered.
+    pub(super) fn round_trips(&self) -> usize {
+        self.shared.round_trips.load(Ordering::SeqCst)
+    }
+
     pub(super) fn mishaps(&self) -> usize {
         self.shared.mishaps.load(Ordering::SeqCst)
     }
@@ -88,10 +95,14 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     }
     let mut server = UnixStream::connect(&shared.server).await.unwrap();
     let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    let mut has_answered = true;
     loop {
         tokio::select! {
             Ok(length) = client.read(&mut asked) => {
                 let Some(part) = asked.get(..length).filter(|part| !part.is_empty()) else { return };
+                if std::mem::take(&mut has_answered) {
+                    shared.round_trips.fetch_add(1, Ordering::SeqCst);
+                }
                 let mishap = armed();
                 if mishap == Mishap::Silence && shared.mishaps.load(Ordering::SeqCst) > 0 {
                     return hush(client, &shared).await;
@@ -104,6 +115,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             }
             Ok(length) = server.read(&mut answered) => {
                 let Some(part) = answered.get(..length).filter(|part| !part.is_empty()) else { return };
+                has_answered = true;
                 if client.write_all(part).await.is_err() {
                     return;
                 }
