@@ -29,7 +29,7 @@ use crate::limit::LimitCheck;
 pub(super) enum Change {
     Reserve(Arc<Reservation>),
     Buy(Arc<Reservation>, Arc<dyn SignsInStep>),
-    Record(PurchaseKey, Transition, Timestamp),
+    Record(PurchaseKey, Box<Transition>, Timestamp),
     Resume(Resumption),
 }
 
@@ -112,7 +112,7 @@ impl Database {
         let done = self
             .attempt_by(link, settings, changes, expected, unanswered)
             .await;
-        self.end(link, &done).await;
+        self.end(link, Failure::is_lost(&done)).await;
         done
     }
 
