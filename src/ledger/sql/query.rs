@@ -1,18 +1,20 @@
 //! Queries, in SQL that every database reads.
 
+mod filtered;
+
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use alloy::primitives::Address;
 
+pub(in crate::ledger) use self::filtered::{before_last, page};
 use super::row::{Cells, Columns, Event, Stored, integer};
 use super::scope::condition;
 use super::{Row, Value};
 use crate::clock::Timestamp;
-use crate::ledger::filter::PAGE;
 use crate::ledger::purchase::failed;
 use crate::ledger::{
-    Bought, Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
+    Bought, Calls, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
 };
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
@@ -32,8 +34,6 @@ const CHARGE: &str = "seq, origin, state, network, asset, coalesce(verified_char
     coalesce(verified_usd_micros, usd_micros) AS usd_micros, refunded, status";
 /// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has a condition that this one implies.
-const UNPROVEN: &str = "proof IS NULL AND live = 1 AND credential IS NULL AND (state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// The sum of micro-dollars without refunds. As in [`Charge`], the part that a refund pays back is rounded down.
 #[cfg(feature = "postgres")]
 const NET_MICROS: &str = "sum(greatest(coalesce(verified_usd_micros, usd_micros) \
@@ -48,9 +48,6 @@ const FAILED: &str = "((state = 'unresolved' AND (status IS NULL OR (status >= 3
 /// The purchases among which [`Purchase::is_undelivered`](crate::ledger::Purchase::is_undelivered)
 /// selects. The condition of the index `undelivered` is the same.
 const UNDELIVERED: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400)))";
-/// The purchases among which [`Purchase::is_prunable`](crate::ledger::Purchase::is_prunable) selects.
-const PRUNABLE: &str = "(state = 'settled' OR state = 'api_call' OR state = 'voided' OR state = 'released_by_proof') \
-    AND coalesce(length(payload), 0) + coalesce(length(terms), 0) >= 512";
 /// The column that is not covered by the hash of the event.
 pub(in crate::ledger) const LAST_EVENT: &str = "last_event";
 /// The number of no purchase. The first purchase has 1.
@@ -99,28 +96,6 @@ pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
     }
 }
 
-/// Selects the oldest purchases that pass the filter, at most [`PAGE`].
-pub(in crate::ledger) fn page(filter: &Filter) -> Query {
-    let (conditions, values) = conditions(filter);
-    let sql = format!("SELECT * FROM purchases WHERE {conditions} ORDER BY seq LIMIT {PAGE}");
-    Query {
-        sql: sql.into(),
-        values,
-    }
-}
-
-/// Selects the number of the purchase before the `last` newest ones that pass the filter.
-pub(in crate::ledger) fn before_last(filter: &Filter, last: usize) -> Query {
-    let (conditions, mut values) = conditions(filter);
-    values.push(i64::try_from(last).unwrap_or(i64::MAX).into());
-    let sql =
-        format!("SELECT seq FROM purchases WHERE {conditions} ORDER BY seq DESC LIMIT 1 OFFSET ?");
-    Query {
-        sql: sql.into(),
-        values,
-    }
-}
-
 /// Selects the number of calls with an API key since a time and before a purchase, as `seq`. Counts at most `most`.
 /// `table` may name an index.
 ///
@@ -165,62 +140,6 @@ pub(in crate::ledger) fn bought(table: &str, bought: &Bought<'_>) -> Query {
         sql: sql.into(),
         values,
     }
-}
-
-/// Returns the conditions of the filter except `last`, and their values.
-fn conditions(filter: &Filter) -> (String, Vec<Value>) {
-    let conditions: [(&str, Option<Value>); 10] = [
-        (
-            "reserved_at >= ?",
-            filter.since.map(|at| at.millis().into()),
-        ),
-        ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
-        (
-            "purchase = ?",
-            filter.id.as_ref().map(|id| id.written().into()),
-        ),
-        (
-            "seq > ?",
-            filter
-                .after
-                .map(|after| i64::try_from(after).unwrap_or(i64::MAX).into()),
-        ),
-        (
-            "origin = ?",
-            filter.origin.as_ref().map(|origin| origin.written().into()),
-        ),
-        (
-            "payee = ?",
-            filter.payee.map(|payee| payee.written().into()),
-        ),
-        ("tag = ?", filter.tag.clone().map(Value::from)),
-        ("agent = ?", filter.agent.clone().map(Value::from)),
-        ("credential = ?", filter.credential.clone().map(Value::from)),
-        (
-            "state = ?",
-            filter.state.map(|state| state.written().into()),
-        ),
-    ];
-    let set = conditions
-        .into_iter()
-        .filter_map(|(sql, value)| Some((sql, value?)));
-    let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
-    terms.push(if filter.unproven { UNPROVEN } else { "true" });
-    if filter.refunded {
-        terms.push("refunded <> '0'");
-    }
-    if filter.unresolved {
-        terms.push("(state = 'signed' OR state = 'rejected' OR state = 'unresolved')");
-    }
-    if filter.prunable {
-        terms.push(PRUNABLE);
-    }
-    if let Some(host) = &filter.host {
-        let (of_host, hosts) = condition(&Scope::Host(host.clone()));
-        terms.push(of_host);
-        values.extend(hosts);
-    }
-    (terms.join(" AND "), values)
 }
 
 /// Selects purchases of the same request that [`Resumption::choose`] chooses from, the first to expire first.
