@@ -292,7 +292,7 @@ async fn check(
 ) -> Result<Checked, Failure> {
     let lapsed = Present::new(checks.now(), except)?.lapsed("purchases");
     let (view, lapsed) = try_join(
-        view(transaction, checks, except),
+        view(transaction, checks, except, true),
         fetch(transaction, &lapsed),
     )
     .await?;
@@ -396,13 +396,14 @@ async fn write(
     Ok((purchase, head))
 }
 
-/// Reads the answers that the checks will need.
+/// Reads the answers that the checks will need. `keeps` tells whether the transaction can write the totals.
 pub(super) async fn view(
     transaction: &Transaction<'_>,
     checks: &LimitCheck,
     except: Option<u64>,
+    keeps: bool,
 ) -> Result<View, Failure> {
-    let (mut view, queries) = View::of(checks, except)?;
+    let (mut view, queries) = View::of(checks, except, keeps)?;
     let answers = view.questions().zip(&queries);
     try_join_all(
         answers.map(|(question, query)| each(transaction, query, |row| question.take(&row))),

@@ -8,19 +8,20 @@ use std::cell::RefCell;
 use alloy::primitives::{Address, U256};
 use tokio_postgres::Row;
 
-use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
-use crate::ledger::sql::row::{Cells, freeze};
+use super::totals;
+use crate::ledger::sql::query::{self, Part, Present, Query, charge};
+use crate::ledger::sql::row::{Cells, freeze, reversed};
 use crate::ledger::{Freeze, LedgerError};
-use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage};
+use crate::limit::{
+    Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, Window,
+};
 use crate::money::Network;
-use crate::origin::Origin;
+use crate::origin::{Origin, registrable_domain_of};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
     Frozen,
-    Total(Scope, Since, Unit),
-    /// A total that the server cannot compute.
-    Sum(Scope, Since, Unit),
+    Total(Scope, Since, Unit, Window),
     Charges(Scope, Since),
     FirstPayee(Origin, (Network, Address)),
     LastPrice(Origin, String, String, (Network, Address)),
@@ -28,7 +29,7 @@ enum Question {
 
 enum Answer {
     Frozen(Option<Freeze>),
-    Total(U256),
+    Total(Sum),
     Charges(Vec<Charge>),
     FirstPayee(Option<Address>),
     LastPrice(Option<U256>),
@@ -99,6 +100,7 @@ impl Usage for Listener {
 /// The database inside a transaction, with the answers to the questions of a check.
 pub(super) struct View {
     present: Present,
+    check: totals::Check,
     asked: Vec<Asked>,
     /// A question that had no answer.
     missing: RefCell<Option<Question>>,
@@ -108,23 +110,30 @@ pub(super) struct Asked(Question, Answer);
 
 impl View {
     /// Returns the questions of a check, without answers, and a query for each. A denial asks one more question, see
-    /// [`missing`](Self::missing).
+    /// [`missing`](Self::missing). `keeps` tells whether the transaction can write the totals.
     pub(super) fn of(
         checks: &LimitCheck,
         except: Option<u64>,
+        keeps: bool,
     ) -> Result<(Self, Vec<Query>), LedgerError> {
         let present = Present::new(checks.now(), except)?;
+        let check = totals::Check {
+            now: checks.now(),
+            except,
+            keeps,
+        };
         let listener = Listener::default();
         checks.evaluate(&listener)?;
         let asked = listener.0.into_inner();
         let queries = asked
             .iter()
-            .map(|question| question.query(&present))
-            .collect();
+            .map(|question| question.query(&present, &check))
+            .collect::<Result<_, _>>()?;
         let asked = asked.into_iter().map(Question::unanswered).collect();
         Ok((
             Self {
                 present,
+                check,
                 asked,
                 missing: RefCell::default(),
             },
@@ -140,7 +149,7 @@ impl View {
     /// Returns the last question that had no answer, and its query.
     pub(super) fn missing(&mut self) -> Option<(&mut Asked, Query)> {
         let question = self.missing.take()?;
-        let query = question.query(&self.present);
+        let query = question.query(&self.present, &self.check).ok()?;
         self.asked.push(question.unanswered());
         Some((self.asked.last_mut()?, query))
     }
@@ -151,53 +160,52 @@ impl Asked {
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
             Self(_, Answer::Frozen(found)) => *found = Some(freeze(row)?),
-            Self(Question::Sum(scope, _, unit), Answer::Total(total)) => {
-                let part = charge(row, scope)?.and_then(|charge| unit.measure(&charge));
-                *total = total.saturating_add(part.unwrap_or_default());
-            }
-            Self(_, Answer::Total(total)) => {
-                *total = Cells::of(row)?.text::<Sum>("total")?.amount()
+            Self(Question::Total(scope, ..), Answer::Total(total)) => {
+                let cells = Cells::of(row)?;
+                if let Scope::Domain(domain) = scope {
+                    let host = reversed(&cells.string("host_reversed")?);
+                    if registrable_domain_of(&host) != domain {
+                        return Ok(());
+                    }
+                }
+                *total = total.plus(cells.text::<Sum>("total")?);
             }
             Self(Question::Charges(scope, _), Answer::Charges(charges)) => {
                 charges.extend(charge(row, scope)?)
             }
             Self(_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
             Self(_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
-            Self(_, Answer::Charges(_)) => return Err(not_asked()),
+            Self(_, Answer::Charges(_) | Answer::Total(_)) => return Err(not_asked()),
         }
         Ok(())
     }
 }
 
 impl Question {
-    /// The server computes the sum. If it cannot, the charges are added up as they come.
     fn of(query: &LimitQuery<'_>) -> Self {
-        let scope = query.scope().clone();
-        if can_total(&scope, query.unit) {
-            Self::Total(scope, query.since, query.unit)
-        } else {
-            Self::Sum(scope, query.since, query.unit)
-        }
+        let (scope, window) = (query.scope().clone(), query.window.clone());
+        Self::Total(scope, query.since, query.unit, window)
     }
 
-    fn query(&self, present: &Present) -> Query {
-        match self {
+    fn query(&self, present: &Present, check: &totals::Check) -> Result<Query, LedgerError> {
+        Ok(match self {
             Self::Frozen => query::frozen(),
-            Self::Total(scope, since, unit) => present.total(scope, *since, *unit),
-            Self::Charges(scope, since) | Self::Sum(scope, since, _) => {
-                present.charges("purchases", Part::All, scope, *since)
+            Self::Total(scope, since, unit, window) if totals::keeps(scope) => {
+                totals::total(check, scope, (*since, window), *unit)?
             }
+            Self::Total(scope, since, unit, _) => present.total(scope, *since, *unit),
+            Self::Charges(scope, since) => present.charges("purchases", Part::All, scope, *since),
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
             Self::LastPrice(origin, method, path, asset) => {
                 present.last_price("purchases", origin, (method, path), *asset)
             }
-        }
+        })
     }
 
     fn unanswered(self) -> Asked {
         let answer = match &self {
             Self::Frozen => Answer::Frozen(None),
-            Self::Total(..) | Self::Sum(..) => Answer::Total(U256::ZERO),
+            Self::Total(..) => Answer::Total(Sum::default()),
             Self::Charges(..) => Answer::Charges(Vec::new()),
             Self::FirstPayee(..) => Answer::FirstPayee(None),
             Self::LastPrice(..) => Answer::LastPrice(None),
@@ -250,7 +258,7 @@ impl Usage for View {
 
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
         match self.answer(&Question::of(query))? {
-            Answer::Total(total) => Ok(*total),
+            Answer::Total(total) => Ok(total.amount()),
             _ => Err(not_asked()),
         }
     }

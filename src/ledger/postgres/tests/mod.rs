@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_postgres::NoTls;
 
 use self::proxy::{Mishap, Proxy};
+use super::schema::VERSION;
 use super::*;
 use crate::ledger::backend::Backend;
 use crate::ledger::conformance::{NOW, PAYLOAD, at, hold, lifetime, order, settled, signed, wish};
-use crate::ledger::sql::tables::VERSION;
 use crate::ledger::{Ledger, random_hex};
 
 /// The timeout in tests without an answer.
