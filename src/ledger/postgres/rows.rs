@@ -64,7 +64,7 @@ pub(super) async fn each(
 }
 
 /// Replaces the first `?` by `$1`, and so on. The queries contain no other `?`.
-fn numbered(sql: &str) -> String {
+pub(super) fn numbered(sql: &str) -> String {
     let mut parts = sql.split('?');
     let first = parts.next().unwrap_or_default().to_owned();
     parts

@@ -3,6 +3,7 @@
 pub(in crate::ledger) mod accidents;
 mod connecting;
 mod events;
+mod growth;
 mod lost_connections;
 mod proxy;
 mod sharing;
