@@ -20,7 +20,10 @@ type Places = BTreeSet<usize>;
 pub(super) struct Store {
     pub(super) freeze: Option<Freeze>,
     pub(super) denials: DenialCounts,
-    /// Boxed, so that the list grows without moving them.
+    #[expect(
+        clippy::vec_box,
+        reason = "a large list grows without moving the purchases"
+    )]
     purchases: Vec<Box<Purchase>>,
     /// Nearly always one position: of each payer that used the id.
     by_id: HashMap<PurchaseId, Vec<usize>>,

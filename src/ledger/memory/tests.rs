@@ -1,5 +1,10 @@
 //! A purchase reads as few purchases of a large ledger as of a small one.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow fails the test, as it should"
+)]
+
 use super::*;
 use crate::ledger::conformance::resumed::wanted;
 use crate::ledger::conformance::{HOUR, NOW, at, meter, order, scopes, settled, signed, wish};

@@ -1,5 +1,10 @@
 //! A purchase reads as few rows of a large ledger on a server as of a small one.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow fails the test, as it should"
+)]
+
 use super::rows::numbered;
 use super::*;
 use crate::ledger::conformance::{HOUR, meter, scopes};
