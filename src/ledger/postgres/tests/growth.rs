@@ -86,6 +86,8 @@ async fn rows_read(count: u64, net: bool) -> i64 {
     let third = reservation(3, net);
     let checks = &third.checks;
     let mut answers = Answers::new([checks], checks.now(), None, true).unwrap();
+    // A new connection, which has counted nothing.
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
     let database = database_of(&ledger);
     let settings = database.write_settings().await.unwrap();
     let mut lease = database.pool.get().await.unwrap();
