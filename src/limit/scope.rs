@@ -129,7 +129,7 @@ impl Scope {
     ///
     /// This is a storage format. Change the text of an existing scope only together with the schema version. It is
     /// not the `Display` text, which people read and which may be reworded.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Global => "global".to_owned(),

@@ -116,7 +116,7 @@ impl Unit {
     }
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Unit {
     /// Returns the name of the unit in databases.
     ///
@@ -136,6 +136,7 @@ impl Unit {
     }
 
     /// Reads a unit from its key.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn parse(key: &str) -> Option<Self> {
         let (unit, net) = key
             .strip_suffix(" net")

@@ -28,9 +28,9 @@ pub(crate) enum Moment {
 impl Moment {
     pub(crate) const ALL: [Self; 3] = [Self::CountsAt, Self::ReservedAt, Self::ExpiresAt];
 
-    /// Returns the name of the moment in databases.
-    #[cfg(feature = "sqlite")]
-    const fn key(self) -> &'static str {
+    /// Returns the name of the moment in databases: of its column.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::CountsAt => "counts_at",
             Self::ReservedAt => "reserved_at",
@@ -71,7 +71,7 @@ impl Window {
     }
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl Window {
     /// Returns the name of the window in databases, such as `counts_at 3600000ms`.
     ///
@@ -87,6 +87,7 @@ impl Window {
     }
 
     /// Reads a window from its key.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn parse(key: &str) -> Option<Self> {
         let (moment, length) = key.split_once(' ')?;
         let moment = Moment::ALL

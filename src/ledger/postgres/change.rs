@@ -249,7 +249,7 @@ impl<'a> Batch<'a> {
         unanswered: &[UnansweredCommit],
     ) -> Result<Seen, Failure> {
         let checks = || self.changes.iter().filter_map(|change| change.checks());
-        let mut answers = Answers::new(checks(), self.now, None)?;
+        let mut answers = Answers::new(checks(), self.now, None, true)?;
         let mut ids: Vec<String> = self
             .changes
             .iter()
@@ -278,7 +278,7 @@ impl<'a> Batch<'a> {
         if checks().next().is_some() {
             let query = Present::new(self.now, None)?.lapsed("purchases");
             asks.push(Ask::rows(query, &mut lapsed));
-            asks.extend(answers.asks());
+            asks.extend(answers.asks()?);
         }
         link.begin_and_ask(settings, asks).await?;
         let mut committed = None;
@@ -436,8 +436,8 @@ impl Decision<'_, '_> {
         let mut other;
         let answers = if let Some(counted) = counted {
             // The purchase that is changed does not count in its own check.
-            other = Answers::new([checks], self.batch.now, Some(counted.seq))?;
-            link.ask(other.asks()).await?;
+            other = Answers::new([checks], self.batch.now, Some(counted.seq), true)?;
+            link.ask(other.asks()?).await?;
             &mut other
         } else {
             &mut *self.answers
@@ -449,7 +449,7 @@ impl Decision<'_, '_> {
                 Err(error) => error,
             };
             let missing = view.missing().ok_or(error)?;
-            link.ask(answers.also(missing)).await?;
+            link.ask(answers.also(missing)?).await?;
         };
         if let Some(denial) = denial {
             return Ok(Allowed::No(Reserved::Denied(Box::new(denial))));

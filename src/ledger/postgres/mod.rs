@@ -8,6 +8,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 pub(super) mod tests;
+mod totals;
 mod view;
 mod witness;
 mod write;
@@ -140,6 +141,10 @@ impl Postgres {
                 last = Some(audit.purchase(row)?);
             }
             read(rows.len());
+        }
+        for row in &self.database.rows(totals::wrong()).await? {
+            let total = Cells::of(row)?.string("total")?;
+            audit.fault(LedgerFault::TotalChanged { total });
         }
         if !self.database.is_head_newest().await? {
             audit.fault(LedgerFault::HeadChanged);
@@ -458,9 +463,9 @@ impl Database {
         checks: &LimitCheck,
     ) -> Result<Vec<LimitStatus>, Failure> {
         let book = Book::default();
-        let mut answers = Answers::new([checks], checks.now(), None)?;
+        let mut answers = Answers::new([checks], checks.now(), None, false)?;
         let begin = self.begin(READ_ONLY);
-        link.begin_and_ask(&begin, answers.asks()).await?;
+        link.begin_and_ask(&begin, answers.asks()?).await?;
         loop {
             let view = View::new(&answers, &book, checks.now());
             let error = match checks.evaluate(&view) {
@@ -468,7 +473,7 @@ impl Database {
                 Err(error) => error,
             };
             let missing = view.missing().ok_or(error)?;
-            link.ask(answers.also(missing)).await?;
+            link.ask(answers.also(missing)?).await?;
         }
     }
 

@@ -3,9 +3,15 @@
 use tokio_postgres::Client;
 
 use super::pool::Failure;
+use super::totals;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::scope::indices;
-use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES, VERSION};
+use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES};
+
+/// The version of the tables. Version 12 has totals.
+pub(super) const VERSION: i64 = 12;
+/// The version without totals.
+const WITHOUT_TOTALS: i64 = 11;
 
 /// `chain_head` has one row: the end of the chain of events, and the number of purchases. Every write
 /// locks it first. Writers therefore wait for each other, and no number is left out.
@@ -56,7 +62,7 @@ pub(super) async fn claim(
                 .batch_execute(&format!("CREATE SCHEMA {}", quoted(schema)?))
                 .await?;
         }
-        create_tables(transaction).await?;
+        create_tables(transaction, &quoted(schema)?).await?;
         return Ok(true);
     }
     if !names.contains(&"bursar_schema") {
@@ -78,7 +84,15 @@ pub(super) async fn claim(
     };
     match version {
         VERSION => Ok(false),
-        OLDEST => migrate(transaction).await.map(|()| false),
+        OLDEST => {
+            add_columns(transaction).await?;
+            add_totals(transaction, &quoted(schema)?, OLDEST).await?;
+            Ok(false)
+        }
+        WITHOUT_TOTALS => {
+            add_totals(transaction, &quoted(schema)?, WITHOUT_TOTALS).await?;
+            Ok(false)
+        }
         newer if newer > VERSION => Err(LedgerError::Newer {
             found: newer,
             known: VERSION,
@@ -92,7 +106,7 @@ pub(super) async fn claim(
 
 /// Adds the columns of version 11. They have no default, so that a program of version 10 that still has the ledger open can
 /// write nothing.
-async fn migrate(transaction: &Client) -> Result<(), Failure> {
+async fn add_columns(transaction: &Client) -> Result<(), Failure> {
     let columns = NEW_COLUMNS.map(|(name, value)| {
         let kind = match name {
             "payment_method" => "TEXT NOT NULL",
@@ -107,22 +121,45 @@ async fn migrate(transaction: &Client) -> Result<(), Failure> {
     });
     let check = "ALTER TABLE purchases ADD CHECK \
         (payment_method = 'eip3009' OR payment_method = 'permit2' OR payment_method = 'upto');";
-    let version = format!("UPDATE bursar_schema SET version = {VERSION};");
     transaction
-        .batch_execute(&[&columns.join("\n"), check, &version].join("\n"))
+        .batch_execute(&[&columns.join("\n"), check].join("\n"))
         .await?;
-    tracing::warn!("the ledger was migrated from schema version {OLDEST} to {VERSION}");
     Ok(())
 }
 
-async fn create_tables(transaction: &Client) -> Result<(), Failure> {
+/// Adds the totals of version 12, and an index. A program of version 11 that still has the ledger open can write: the
+/// server itself keeps the totals.
+async fn add_totals(transaction: &Client, schema: &str, from: i64) -> Result<(), Failure> {
+    let undelivered: String = TABLES
+        .split_inclusive(";\n")
+        .filter(|statement| statement.contains("CREATE INDEX undelivered "))
+        .collect();
+    let index = format!("DROP INDEX IF EXISTS undelivered; {undelivered}");
+    let version = format!("UPDATE bursar_schema SET version = {VERSION};");
+    transaction
+        .batch_execute(&[&totals::create(schema), totals::GRANTS, &index, &version].join("\n"))
+        .await?;
+    tracing::warn!("the ledger was migrated from schema version {from} to {VERSION}");
+    Ok(())
+}
+
+async fn create_tables(transaction: &Client, schema: &str) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
     let by_scope: String = indices("").map(|(_, sql)| format!("{sql};\n")).concat();
     let rows = format!(
         "INSERT INTO chain_head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
     );
     transaction
-        .batch_execute(&[&tables(), &by_scope, MORE_TABLES, &rows].join("\n"))
+        .batch_execute(
+            &[
+                &tables(),
+                &by_scope,
+                MORE_TABLES,
+                &totals::create(schema),
+                &rows,
+            ]
+            .join("\n"),
+        )
         .await?;
     Ok(())
 }

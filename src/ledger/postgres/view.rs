@@ -11,15 +11,16 @@ use alloy::primitives::{Address, U256};
 
 use super::book::Book;
 use super::link::Ask;
+use super::totals;
 use crate::clock::Timestamp;
-use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
-use crate::ledger::sql::row::{Cells, freeze};
+use crate::ledger::sql::query::{self, Part, Present, Query, charge};
+use crate::ledger::sql::row::{Cells, freeze, reversed};
 use crate::ledger::{Freeze, LedgerError, Purchase};
 use crate::limit::{
     Charge, Chargeable, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, Window,
 };
 use crate::money::Network;
-use crate::origin::Origin;
+use crate::origin::{Origin, registrable_domain_of};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
@@ -112,20 +113,24 @@ pub(super) struct Answers {
     /// The latest time of the checks.
     now: Timestamp,
     present: Present,
+    check: totals::Check,
     asked: Vec<Asked>,
 }
 
 impl Answers {
     /// Returns questions without answers. `now` is the latest time of the checks, and `except` is a purchase that does
-    /// not count. A denial asks one more question, see [`View::missing`].
+    /// not count. `keeps` tells whether the transaction can write totals. A denial asks one more question, see
+    /// [`View::missing`].
     pub(super) fn new<'a>(
         checks: impl IntoIterator<Item = &'a LimitCheck>,
         now: Timestamp,
         except: Option<u64>,
+        keeps: bool,
     ) -> Result<Self, LedgerError> {
         let mut answers = Self {
             now,
             present: Present::new(now, except)?,
+            check: totals::Check { now, except, keeps },
             asked: Vec::new(),
         };
         for check in checks {
@@ -149,14 +154,23 @@ impl Answers {
     }
 
     /// Returns the queries, which store the answers.
-    pub(super) fn asks(&mut self) -> Vec<Ask<'_>> {
-        let present = self.present;
-        let asked = self.asked.iter_mut();
-        asked.flat_map(|asked| asked.asks(present)).collect()
+    ///
+    /// # Errors
+    /// A number does not fit the database.
+    pub(super) fn asks(&mut self) -> Result<Vec<Ask<'_>>, LedgerError> {
+        let (present, check) = (self.present, &self.check);
+        let mut asks = Vec::new();
+        for asked in &mut self.asked {
+            asks.extend(asked.asks(present, check)?);
+        }
+        Ok(asks)
     }
 
     /// Returns the query of one more question.
-    pub(super) fn also(&mut self, missing: Missing) -> Vec<Ask<'_>> {
+    ///
+    /// # Errors
+    /// As [`asks`](Self::asks).
+    pub(super) fn also(&mut self, missing: Missing) -> Result<Vec<Ask<'_>>, LedgerError> {
         let Missing(mut question, mut after) = missing;
         if let Question::Charges(scope, since) = &mut question {
             // The other reservations of the batch may need the charges of the same scope.
@@ -172,9 +186,9 @@ impl Answers {
             after = since.after;
         }
         self.asked.push(question.unanswered(after));
-        let present = self.present;
+        let (present, check) = (self.present, &self.check);
         let last = self.asked.last_mut();
-        last.map(|asked| asked.asks(present)).unwrap_or_default()
+        last.map_or(Ok(Vec::new()), |asked| asked.asks(present, check))
     }
 }
 
@@ -184,14 +198,18 @@ impl Asked {
         self.after.0 <= after && after <= self.after.1
     }
 
-    fn asks(&mut self, present: Present) -> Vec<Ask<'_>> {
+    fn asks(
+        &mut self,
+        present: Present,
+        check: &totals::Check,
+    ) -> Result<Vec<Ask<'_>>, LedgerError> {
         let Self {
             question,
             after: (earliest, latest),
             answer,
         } = self;
         let latest = *latest;
-        match answer {
+        Ok(match answer {
             Answer::Frozen(found) => {
                 let take = |row| {
                     *found = Some(freeze(&row)?);
@@ -201,31 +219,26 @@ impl Asked {
             }
             Answer::Total(sum, rest) => {
                 let Question::Total(scope, unit, window) = question else {
-                    return Vec::new();
+                    return Ok(Vec::new());
                 };
                 let scope = &*scope;
                 let unit = *unit;
                 let moment = window.moment;
                 let since = |after| Since { moment, after };
-                if !can_total(scope, unit) {
-                    let query = present.charges("purchases", Part::All, scope, since(*earliest));
-                    let take = move |row| {
-                        if let Some(charge) = charge(&row, scope)?
-                            && let Some(part) = unit.measure(&charge)
-                        {
-                            if charge.at > latest {
-                                *sum = sum.plus(part);
-                            } else {
-                                rest.push((charge.at, part));
-                            }
+                let total = if totals::keeps(scope) {
+                    totals::total(check, scope, (since(latest), window), unit)?
+                } else {
+                    present.total(scope, since(latest), unit)
+                };
+                let mut asks = vec![Ask::each(total, move |row| {
+                    let cells = Cells::of(&row)?;
+                    if let Scope::Domain(domain) = scope {
+                        let host = reversed(&cells.string("host_reversed")?);
+                        if registrable_domain_of(&host) != domain {
+                            return Ok(());
                         }
-                        Ok(())
-                    };
-                    return vec![Ask::each(query, take)];
-                }
-                let total = present.total(scope, since(latest), unit);
-                let mut asks = vec![Ask::each(total, |row| {
-                    *sum = Cells::of(&row)?.text("total")?;
+                    }
+                    *sum = sum.plus(cells.text::<Sum>("total")?);
                     Ok(())
                 })];
                 if *earliest < latest {
@@ -242,7 +255,7 @@ impl Asked {
             }
             Answer::Charges(charges) => {
                 let Question::Charges(scope, since) = question else {
-                    return Vec::new();
+                    return Ok(Vec::new());
                 };
                 let scope = &*scope;
                 let query = present.charges("purchases", Part::All, scope, *since);
@@ -255,7 +268,7 @@ impl Asked {
             }
             Answer::FirstPayee(payee) => {
                 let Some(query) = question.of_seller(present) else {
-                    return Vec::new();
+                    return Ok(Vec::new());
                 };
                 let take = |row| {
                     *payee = Some(Cells::of(&row)?.text("payee")?);
@@ -265,7 +278,7 @@ impl Asked {
             }
             Answer::LastPrice(price) => {
                 let Some(query) = question.of_seller(present) else {
-                    return Vec::new();
+                    return Ok(Vec::new());
                 };
                 let take = |row| {
                     *price = Some(Cells::of(&row)?.text("value")?);
@@ -273,7 +286,7 @@ impl Asked {
                 };
                 vec![Ask::each(query, take)]
             }
-        }
+        })
     }
 }
 

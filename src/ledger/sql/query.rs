@@ -39,10 +39,9 @@ const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND 
 const NET_MICROS: &str = "sum(greatest(coalesce(verified_usd_micros, usd_micros) \
     - coalesce(div(coalesce(verified_usd_micros, usd_micros) * CAST(refunded AS NUMERIC), \
         nullif(CAST(coalesce(verified_charge, value) AS NUMERIC), 0)), 0), 0))";
-/// The condition of [`failed`].
+/// The condition of [`Purchase::failed`](crate::ledger::Purchase::failed).
 #[cfg(feature = "postgres")]
-/// As [`Purchase::failed`](crate::ledger::Purchase::failed).
-const FAILED: &str = "((state = 'unresolved' AND (status IS NULL OR (status >= 300 AND NOT (status >= 400 AND status < 500 \
+pub(in crate::ledger) const FAILED: &str = "((state = 'unresolved' AND (status IS NULL OR (status >= 300 AND NOT (status >= 400 AND status < 500 \
     AND status <> 402 AND status <> 408 AND status <> 409 AND status <> 425 AND status <> 429)))) \
     OR (state = 'settled' AND status >= 400))";
 /// The purchases among which [`Purchase::is_undelivered`](crate::ledger::Purchase::is_undelivered)
@@ -348,7 +347,7 @@ impl Present {
         }
     }
 
-    /// Returns the query of [`Usage::total`], for units that [`can_total`]. One row has `total`.
+    /// Returns the query of [`Usage::total`], except for a registrable domain. One row has `total`.
     ///
     /// [`Usage::total`]: crate::limit::Usage::total
     #[cfg(feature = "postgres")]
@@ -474,15 +473,9 @@ impl Present {
     }
 }
 
-/// Whether SQL can compute the total. It does not know registrable domains.
-#[cfg(feature = "postgres")]
-pub(in crate::ledger) const fn can_total(scope: &Scope, _: Unit) -> bool {
-    scope.is_stable()
-}
-
 /// Returns the column of a moment, and the condition of a purchase that limits on this moment count, in addition to
 /// `live = 1`. A reservation has its `counts_at` and `expires_at` at the end of time, so it lies in every window.
-const fn counted(moment: Moment) -> (&'static str, &'static str) {
+pub(in crate::ledger) const fn counted(moment: Moment) -> (&'static str, &'static str) {
     match moment {
         Moment::CountsAt => ("counts_at", "true"),
         Moment::ReservedAt => ("reserved_at", "true"),

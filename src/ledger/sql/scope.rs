@@ -3,14 +3,11 @@
 //! A scope whose purchases are found by columns of the table needs a condition in [`condition`], an index in
 //! [`INDICES`] and its name in [`index`].
 
-#[cfg(feature = "sqlite")]
 use std::borrow::Cow;
 
 use super::Value;
 use super::row::{Stored, reversed};
-#[cfg(feature = "sqlite")]
-use crate::limit::Moment;
-use crate::limit::Scope;
+use crate::limit::{Moment, Scope};
 use crate::path::TOOL;
 
 /// The indices of purchases by scope, in the order of `counts_at`: name, columns of the scope, and further condition.
@@ -36,12 +33,12 @@ pub(in crate::ledger) fn indices(condition: &str) -> [(&'static str, String); IN
 }
 
 /// A condition with the values of its placeholders, in order.
-pub(super) type Clause = (&'static str, Vec<Value>);
+pub(in crate::ledger) type Clause = (&'static str, Vec<Value>);
 
 /// Returns the condition of a purchase in the scope.
 ///
 /// For a registrable domain the condition is wider than the scope, see [`charge`](super::query::charge).
-pub(super) fn condition(scope: &Scope) -> Clause {
+pub(in crate::ledger) fn condition(scope: &Scope) -> Clause {
     match scope {
         Scope::Global => ("true", Vec::new()),
         Scope::Origin(origin) => ("origin = ?", vec![origin.written().into()]),
@@ -152,7 +149,6 @@ pub(in crate::ledger) const fn is_range(scope: &Scope) -> bool {
 
 /// Returns the scope itself if its purchases are one range of an index in the order of `moment`. Otherwise returns a
 /// wider scope of which this is true.
-#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn indexed_scope(scope: &Scope, moment: Moment) -> Cow<'_, Scope> {
     match (moment, scope) {
         (Moment::CountsAt, Scope::Resource(origin, _)) => Cow::Owned(Scope::Origin(origin.clone())),

@@ -1,9 +1,5 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
-/// The version of [`TABLES`], as PostgreSQL has them. A file of SQLite has other indices, and a version of its own.
-#[cfg(feature = "postgres")]
-pub(in crate::ledger) const VERSION: i64 = 11;
-
 /// The oldest version that bursar migrates when it opens the ledger.
 pub(in crate::ledger) const OLDEST: i64 = 10;
 

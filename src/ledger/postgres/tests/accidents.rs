@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-const TABLES: [&str; 5] = [
+/// The last one is changed by writes to the first one.
+const TABLES: [&str; 6] = [
     "purchases",
     "events",
     "chain_head",
     "frozen",
     "bursar_schema",
+    "totals",
 ];
 
 /// Copies the database, as a backup or a replica does.

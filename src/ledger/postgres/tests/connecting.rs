@@ -287,6 +287,45 @@ async fn a_schema_is_created_when_the_ledger_is_first_used() {
     hold(&ledger, order("order", 10), NOW).await;
 }
 
+/// Removes what version 12 added.
+const NO_TOTALS: &str = "DROP TABLE totals; DROP FUNCTION add_to_totals CASCADE; \
+    DROP FUNCTION change_totals CASCADE; DROP FUNCTION keep_total; DROP FUNCTION scopes_of; DROP FUNCTION host_of;";
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_schema_without_totals_gets_them_when_it_is_opened_and_its_readers_can_read_them() {
+    let (schema, ledger) = new_schema().await;
+    ledger
+        .reserve(&wish(order("first", 60), at(NOW), lifetime(100)))
+        .await
+        .unwrap();
+    drop(ledger);
+    let reader = format!("reader_{schema}");
+    let role = format!(
+        "CREATE ROLE {reader}; GRANT SELECT ON purchases TO {reader}; \
+         UPDATE bursar_schema SET version = 11;"
+    );
+    meddle(&schema, &[NO_TOTALS, role.as_str()].concat()).await;
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
+    let denied = ledger
+        .reserve(&wish(order("second", 41), at(NOW), lifetime(100)))
+        .await;
+    assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
+    ledger
+        .reserve(&wish(order("second", 40), at(NOW), lifetime(100)))
+        .await
+        .unwrap();
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+    let can_read = format!(
+        "SELECT CASE WHEN has_table_privilege('{reader}', 'totals', 'SELECT') THEN 1::bigint ELSE 0 END"
+    );
+    assert_eq!(number(&schema, &can_read).await, 1);
+    let total = "SELECT sum::bigint FROM totals WHERE scope = 'global'";
+    assert_eq!(number(&schema, total).await, 100);
+    let role = format!("DROP OWNED BY {reader}; DROP ROLE {reader}");
+    meddle(&schema, &role).await;
+}
+
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_schema_of_version_10_is_migrated_when_it_is_opened() {
@@ -305,7 +344,11 @@ async fn a_schema_of_version_10_is_migrated_when_it_is_opened() {
     let columns = crate::ledger::sql::tables::NEW_COLUMNS
         .map(|(name, _)| format!("ALTER TABLE purchases DROP COLUMN {name};"));
     let version = "UPDATE bursar_schema SET version = 10;";
-    meddle(&schema, &[columns.join("\n").as_str(), version].concat()).await;
+    meddle(
+        &schema,
+        &[columns.join("\n").as_str(), NO_TOTALS, version].concat(),
+    )
+    .await;
 
     let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
     let after = ledger.purchases(&all).await.unwrap();

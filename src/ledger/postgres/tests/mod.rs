@@ -4,6 +4,7 @@ pub(in crate::ledger) mod accidents;
 mod batches;
 mod connecting;
 mod events;
+mod growth;
 mod lost_connections;
 mod proxy;
 mod sharing;
@@ -14,10 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_postgres::NoTls;
 
 use self::proxy::{Mishap, Proxy};
+use super::schema::VERSION;
 use super::*;
 use crate::ledger::backend::Backend;
 use crate::ledger::conformance::{NOW, PAYLOAD, at, hold, lifetime, order, settled, signed, wish};
-use crate::ledger::sql::tables::VERSION;
 use crate::ledger::{Ledger, random_hex};
 
 /// The timeout in tests without an answer.
