@@ -7,7 +7,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "tests"
 )]

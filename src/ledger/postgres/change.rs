@@ -29,7 +29,7 @@ use crate::limit::LimitCheck;
 pub(super) enum Change {
     Reserve(Arc<Reservation>),
     Buy(Arc<Reservation>, Arc<dyn SignsInStep>),
-    Record(PurchaseKey, Transition, Timestamp),
+    Record(PurchaseKey, Box<Transition>, Timestamp),
     Resume(Resumption),
 }
 
@@ -122,7 +122,7 @@ impl Database {
         };
         let link = lease.link()?;
         let done = self.attempt_by(link, settings, changes, unanswered).await;
-        self.end(link, &done).await;
+        self.end(link, Failure::is_lost(&done)).await;
         self.queue.waited(link.waited());
         done
     }
@@ -135,7 +135,7 @@ impl Database {
         let link = lease.link().ok()?;
         let begun = self.timed(link.begin(settings)).await;
         if begun.is_err() {
-            self.end(link, &begun).await;
+            self.end(link, Failure::is_lost(&begun)).await;
             return None;
         }
         Some(lease)

@@ -186,7 +186,7 @@ impl Postgres {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let change = Change::Record(purchase.clone(), transition.clone(), now);
+        let change = Change::Record(purchase.clone(), Box::new(transition.clone()), now);
         self.database.change(change).await.map(drop)
     }
 
@@ -324,7 +324,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let claimed = self.claim_by(link).await;
-        self.end(link, &claimed).await;
+        self.end(link, Failure::is_lost(&claimed)).await;
         if claimed? {
             tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
         }
@@ -386,7 +386,9 @@ impl Database {
         let locked = timeout(self.timeout, link.client().batch_execute(lock))
             .await
             .map_err(|_| Failure::late())?;
-        self.timed(async { Ok(link.roll_back().await) }).await?;
+        timeout(self.timeout, link.roll_back())
+            .await
+            .map_err(|_| Failure::late())?;
         Ok(match locked {
             Ok(()) => true,
             Err(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
@@ -394,8 +396,7 @@ impl Database {
     }
 
     /// Ends the transaction, unless it was committed. A connection that did not answer is not used again.
-    async fn end<T>(&self, link: &mut Link, answer: &Result<T, Failure>) {
-        let is_lost = matches!(answer, Err(Failure::Lost(_)));
+    async fn end(&self, link: &mut Link, is_lost: bool) {
         if is_lost || timeout(self.timeout, link.roll_back()).await.is_err() {
             link.discard();
         }
@@ -435,7 +436,7 @@ impl Database {
         let link = lease.link()?;
         let begin = self.begin(READ_ONLY);
         let answered = self.timed(link.read(&begin, asks)).await;
-        self.end(link, &answered).await;
+        self.end(link, Failure::is_lost(&answered)).await;
         answered
     }
 
@@ -453,7 +454,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let examined = self.timed(self.examine_by(link, checks)).await;
-        self.end(link, &examined).await;
+        self.end(link, Failure::is_lost(&examined)).await;
         examined
     }
 
@@ -492,7 +493,7 @@ impl Database {
             self.timed(link.commit_now()).await
         }
         .await;
-        self.end(link, &counted).await;
+        self.end(link, Failure::is_lost(&counted)).await;
         counted
     }
 
@@ -514,7 +515,7 @@ impl Database {
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let done = self.overwrite_by(link, query).await;
-        self.end(link, &done).await;
+        self.end(link, Failure::is_lost(&done)).await;
         done
     }
 

@@ -179,6 +179,10 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    pub(super) const fn is_lost<T>(answer: &Result<T, Self>) -> bool {
+        matches!(answer, Err(Self::Lost(_)))
+    }
+
     pub(super) fn late() -> Self {
         Self::Lost(LedgerError::store("PostgreSQL does not answer in time"))
     }

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::Database;
 use super::change::{Answer, Change, Done, NotMade};
-use super::pool::{Failure, Lease};
+use super::pool::Lease;
 use crate::ledger::{LedgerError, Obtained, Reserved};
 
 /// The most changes that share a transaction.
@@ -224,7 +224,7 @@ impl Database {
         let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
         if changes.is_empty() {
             if let Some(Ok(link)) = locked.as_mut().map(Lease::link) {
-                self.end(link, &Ok::<(), Failure>(())).await;
+                self.end(link, false).await;
             }
             return;
         }

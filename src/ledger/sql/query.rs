@@ -1,19 +1,24 @@
 //! Queries, in SQL that every database reads.
 
+mod filtered;
+
 use std::borrow::Cow;
+#[cfg(feature = "sqlite")]
 use std::sync::OnceLock;
 
 use alloy::primitives::Address;
 
-use super::row::{Cells, Columns, Event, Stored, integer};
+pub(in crate::ledger) use self::filtered::{before_last, page};
+use super::row::{Cells, Stored, integer};
+#[cfg(feature = "sqlite")]
+use super::row::{Columns, Event};
 use super::scope::condition;
 use super::{Row, Value};
 use crate::clock::Timestamp;
-use crate::ledger::filter::PAGE;
+#[cfg(feature = "sqlite")]
+use crate::ledger::PurchaseId;
 use crate::ledger::purchase::failed;
-use crate::ledger::{
-    Bought, Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
-};
+use crate::ledger::{Bought, Calls, Freeze, LedgerError, PurchaseKey, Resumption, State};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
@@ -32,8 +37,6 @@ const CHARGE: &str = "seq, origin, state, network, asset, coalesce(verified_char
     coalesce(verified_usd_micros, usd_micros) AS usd_micros, refunded, status";
 /// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has a condition that this one implies.
-const UNPROVEN: &str = "proof IS NULL AND live = 1 AND credential IS NULL AND (state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// The sum of micro-dollars without refunds. As in [`Charge`], the part that a refund pays back is rounded down.
 #[cfg(feature = "postgres")]
 const NET_MICROS: &str = "sum(greatest(coalesce(verified_usd_micros, usd_micros) \
@@ -47,9 +50,6 @@ pub(in crate::ledger) const FAILED: &str = "((state = 'unresolved' AND (status I
 /// The purchases among which [`Purchase::is_undelivered`](crate::ledger::Purchase::is_undelivered)
 /// selects. The condition of the index `undelivered` is the same.
 const UNDELIVERED: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400)))";
-/// The purchases among which [`Purchase::is_prunable`](crate::ledger::Purchase::is_prunable) selects.
-const PRUNABLE: &str = "(state = 'settled' OR state = 'api_call' OR state = 'voided' OR state = 'released_by_proof') \
-    AND coalesce(length(payload), 0) + coalesce(length(terms), 0) >= 512";
 /// The column that is not covered by the hash of the event.
 pub(in crate::ledger) const LAST_EVENT: &str = "last_event";
 /// The number of no purchase. The first purchase has 1.
@@ -91,32 +91,11 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
 }
 
 /// Selects the purchases with this id, of every payer. The index begins with the id.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
     Query {
         sql: "SELECT * FROM purchases WHERE purchase = ?".into(),
         values: vec![id.written().into()],
-    }
-}
-
-/// Selects the oldest purchases that pass the filter, at most [`PAGE`].
-pub(in crate::ledger) fn page(filter: &Filter) -> Query {
-    let (conditions, values) = conditions(filter);
-    let sql = format!("SELECT * FROM purchases WHERE {conditions} ORDER BY seq LIMIT {PAGE}");
-    Query {
-        sql: sql.into(),
-        values,
-    }
-}
-
-/// Selects the number of the purchase before the `last` newest ones that pass the filter.
-pub(in crate::ledger) fn before_last(filter: &Filter, last: usize) -> Query {
-    let (conditions, mut values) = conditions(filter);
-    values.push(i64::try_from(last).unwrap_or(i64::MAX).into());
-    let sql =
-        format!("SELECT seq FROM purchases WHERE {conditions} ORDER BY seq DESC LIMIT 1 OFFSET ?");
-    Query {
-        sql: sql.into(),
-        values,
     }
 }
 
@@ -166,62 +145,6 @@ pub(in crate::ledger) fn bought(table: &str, bought: &Bought<'_>) -> Query {
     }
 }
 
-/// Returns the conditions of the filter except `last`, and their values.
-fn conditions(filter: &Filter) -> (String, Vec<Value>) {
-    let conditions: [(&str, Option<Value>); 10] = [
-        (
-            "reserved_at >= ?",
-            filter.since.map(|at| at.millis().into()),
-        ),
-        ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
-        (
-            "purchase = ?",
-            filter.id.as_ref().map(|id| id.written().into()),
-        ),
-        (
-            "seq > ?",
-            filter
-                .after
-                .map(|after| i64::try_from(after).unwrap_or(i64::MAX).into()),
-        ),
-        (
-            "origin = ?",
-            filter.origin.as_ref().map(|origin| origin.written().into()),
-        ),
-        (
-            "payee = ?",
-            filter.payee.map(|payee| payee.written().into()),
-        ),
-        ("tag = ?", filter.tag.clone().map(Value::from)),
-        ("agent = ?", filter.agent.clone().map(Value::from)),
-        ("credential = ?", filter.credential.clone().map(Value::from)),
-        (
-            "state = ?",
-            filter.state.map(|state| state.written().into()),
-        ),
-    ];
-    let set = conditions
-        .into_iter()
-        .filter_map(|(sql, value)| Some((sql, value?)));
-    let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
-    terms.push(if filter.unproven { UNPROVEN } else { "true" });
-    if filter.refunded {
-        terms.push("refunded <> '0'");
-    }
-    if filter.unresolved {
-        terms.push("(state = 'signed' OR state = 'rejected' OR state = 'unresolved')");
-    }
-    if filter.prunable {
-        terms.push(PRUNABLE);
-    }
-    if let Some(host) = &filter.host {
-        let (of_host, hosts) = condition(&Scope::Host(host.clone()));
-        terms.push(of_host);
-        values.extend(hosts);
-    }
-    (terms.join(" AND "), values)
-}
-
 /// Selects purchases of the same request that [`Resumption::choose`] chooses from, the first to expire first.
 /// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
@@ -263,6 +186,7 @@ pub(in crate::ledger) fn set_freeze(freeze: Option<&Freeze>) -> Query {
 }
 
 /// Writes a purchase over the stored one, with the number of the event that changed it.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = columns
@@ -309,6 +233,7 @@ pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Ev
 }
 
 /// Appends an event.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
@@ -318,6 +243,7 @@ pub(in crate::ledger) fn append(event: Event) -> Query {
     }
 }
 
+#[cfg(feature = "sqlite")]
 fn insert(table: &str, names: &[&str]) -> String {
     format!(
         "INSERT INTO {table} ({}) VALUES ({})",
