@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::book::Book;
 use super::link::{Ask, Link, NotCommitted};
-use super::pool::Failure;
+use super::pool::{Failure, Lease};
 use super::view::{Answers, View};
 use super::{ATTEMPTS, Database, pause, write};
 use crate::clock::Timestamp;
@@ -73,12 +73,18 @@ pub(super) struct NotMade {
 
 impl Database {
     /// Makes changes, and repeats the transaction until it took effect or cannot take effect. Returns a result for each.
-    pub(super) async fn change_all(&self, changes: &[&Change]) -> Result<Vec<Done>, NotMade> {
+    ///
+    /// `locked` is a transaction that has the lock already, for the first attempt.
+    pub(super) async fn change_all(
+        &self,
+        changes: &[&Change],
+        mut locked: Option<Lease<'_>>,
+    ) -> Result<Vec<Done>, NotMade> {
         let start = Instant::now();
         let mut unanswered = Vec::new();
         let mut attempt: u32 = 0;
         loop {
-            let failure = match self.attempt(changes, &mut unanswered).await {
+            let failure = match self.attempt(changes, locked.take(), &mut unanswered).await {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
@@ -103,27 +109,46 @@ impl Database {
     async fn attempt(
         &self,
         changes: &[&Change],
+        locked: Option<Lease<'_>>,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Vec<Done>, Failure> {
-        let settings = self.write_settings().await?;
-        let expected = self.witness.expected(self.timeout).await?;
-        let mut lease = self.pool.get().await?;
+        let settings = match locked {
+            Some(_) => None,
+            None => Some(self.write_settings().await?.as_str()),
+        };
+        let mut lease = match locked {
+            Some(locked) => locked,
+            None => self.pool.get().await?,
+        };
         let link = lease.link()?;
-        let done = self
-            .attempt_by(link, settings, changes, expected, unanswered)
-            .await;
+        let done = self.attempt_by(link, settings, changes, unanswered).await;
         self.end(link, Failure::is_lost(&done)).await;
+        self.queue.waited(link.waited());
         done
+    }
+
+    /// Begins a transaction that has the lock, before it is known which changes it will make. Returns `None` if that
+    /// fails.
+    pub(super) async fn lock(&self) -> Option<Lease<'_>> {
+        let settings = self.write_settings().await.ok()?;
+        let mut lease = self.pool.get().await.ok()?;
+        let link = lease.link().ok()?;
+        let begun = self.timed(link.begin(settings)).await;
+        if begun.is_err() {
+            self.end(link, Failure::is_lost(&begun)).await;
+            return None;
+        }
+        Some(lease)
     }
 
     async fn attempt_by(
         &self,
         link: &mut Link,
-        settings: &str,
+        settings: Option<&str>,
         changes: &[&Change],
-        expected: Head,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Vec<Done>, Failure> {
+        let expected = self.witness.expected(self.timeout).await?;
         let batch = Batch::of(changes)?;
         let seen = self
             .timed(batch.look(link, settings, expected, unanswered))
@@ -240,11 +265,12 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Locks the end of the chain and asks for everything that the changes may need, in one round trip.
+    /// Locks the end of the chain and asks for everything that the changes may need, in one round trip. The transaction
+    /// has begun if there are no `settings`.
     async fn look(
         &self,
         link: &mut Link,
-        settings: &str,
+        settings: Option<&str>,
         expected: Head,
         unanswered: &[UnansweredCommit],
     ) -> Result<Seen, Failure> {
@@ -280,7 +306,10 @@ impl<'a> Batch<'a> {
             asks.push(Ask::rows(query, &mut lapsed));
             asks.extend(answers.asks()?);
         }
-        link.begin_and_ask(settings, asks).await?;
+        match settings {
+            Some(settings) => link.begin_and_ask(settings, asks).await?,
+            None => link.ask(asks).await?,
+        }
         let mut committed = None;
         for (number, (commit, rows)) in unanswered.iter().zip(&events).enumerate() {
             if let Some(row) = rows.first()

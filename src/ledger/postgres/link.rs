@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_util::future::{join, join_all, join3, try_join_all};
@@ -72,6 +73,8 @@ pub(super) struct Link {
     lost_session: bool,
     /// Whether a statement of the transaction failed.
     failed: bool,
+    /// The time that the last begin took, with its wait for locks.
+    waited: Duration,
 }
 
 impl Link {
@@ -83,6 +86,7 @@ impl Link {
             in_transaction: false,
             lost_session: false,
             failed: false,
+            waited: Duration::ZERO,
         }
     }
 
@@ -117,6 +121,11 @@ impl Link {
     /// Whether no statement of the transaction failed.
     pub(super) const fn is_sound(&self) -> bool {
         !self.failed
+    }
+
+    /// Returns the time that the last begin took, with its wait for locks.
+    pub(super) const fn waited(&self) -> Duration {
+        self.waited
     }
 
     pub(super) const fn keeps_session(&self) -> bool {
@@ -253,8 +262,10 @@ impl Link {
         self.in_transaction = true;
     }
 
-    fn started(&mut self, started: Result<bool, Failure>) -> Result<(), Failure> {
-        if started? {
+    fn started(&mut self, started: Result<Started, Failure>) -> Result<(), Failure> {
+        let started = started?;
+        self.waited = started.waited;
+        if started.in_own_session {
             return Ok(());
         }
         self.lost_session = true;
@@ -286,18 +297,33 @@ impl Link {
     }
 }
 
-/// Begins a transaction. Returns whether the session is the one that this connection named.
-async fn start(client: &Client, begin: &str, session: Option<&str>) -> Result<bool, Failure> {
+/// The begin of a transaction.
+struct Started {
+    /// Whether the session is the one that the connection named.
+    in_own_session: bool,
+    waited: Duration,
+}
+
+/// Begins a transaction.
+async fn start(client: &Client, begin: &str, session: Option<&str>) -> Result<Started, Failure> {
+    let sent = Instant::now();
     let Some(session) = session else {
         client.batch_execute(begin).await?;
-        return Ok(true);
+        return Ok(Started {
+            in_own_session: true,
+            waited: sent.elapsed(),
+        });
     };
     let sql = format!("{begin}; SELECT current_setting('bursar.session', true)");
     let answers = client.simple_query(&sql).await?;
-    Ok(answers.iter().any(|answer| match answer {
+    let in_own_session = answers.iter().any(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0) == Some(session),
         _ => false,
-    }))
+    });
+    Ok(Started {
+        in_own_session,
+        waited: sent.elapsed(),
+    })
 }
 
 /// Passes the rows of a statement to its `take`.

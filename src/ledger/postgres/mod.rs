@@ -283,8 +283,9 @@ impl Database {
                 return Err(self.witness.lost(lost));
             }
             let can_queue = self.can_queue().await.map_err(Failure::into_error)?;
+            // The server would keep a plan that reads a whole table, from the time when the table was small.
             let lock = if can_queue {
-                "; LOCK TABLE chain_head IN EXCLUSIVE MODE"
+                "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; LOCK TABLE chain_head IN EXCLUSIVE MODE"
             } else {
                 ""
             };

@@ -13,12 +13,14 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::Database;
 use super::change::{Answer, Change, Done, NotMade};
+use super::pool::Lease;
 use crate::ledger::{LedgerError, Obtained, Reserved};
 
 /// The most changes that share a transaction.
@@ -30,11 +32,16 @@ pub(super) struct Queue {
     numbers: AtomicU64,
 }
 
+/// A begin that took this much longer than twice the fastest one has waited for another process.
+const WAIT: Duration = Duration::from_millis(2);
+
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
     /// Whether there is a [`Lead`].
     is_led: bool,
+    /// The time that the last begin took, and the fastest one.
+    begins: Option<(Duration, Duration)>,
 }
 
 /// A change and its caller.
@@ -90,6 +97,22 @@ impl Queue {
         state.waiting.drain(..count).collect()
     }
 
+    /// Notes the time that a begin took.
+    pub(super) fn waited(&self, last: Duration) {
+        let mut state = self.state();
+        let fastest = state.begins.map_or(last, |(_, fastest)| fastest.min(last));
+        state.begins = Some((last, fastest));
+    }
+
+    /// Whether several callers wait, and the last transaction had to wait for another process.
+    fn is_contended(&self) -> bool {
+        let state = self.state();
+        let waited = state
+            .begins
+            .is_some_and(|(last, fastest)| last > fastest.saturating_mul(2).saturating_add(WAIT));
+        waited && state.waiting.len() > 1
+    }
+
     /// Whether a job waits whose caller cannot lead again.
     fn has_followers(&self) -> bool {
         self.state().waiting.iter().any(|job| job.lead.is_none())
@@ -127,8 +150,15 @@ impl Lead {
     fn follow(self) {
         tokio::spawn(async move {
             loop {
+                // Other processes hold the lock for long. The calls that come while this one waits for it share its
+                // transaction, for one round trip more.
+                let locked = if self.0.queue.is_contended() {
+                    self.0.lock().await
+                } else {
+                    None
+                };
                 let jobs = self.0.queue.take();
-                self.0.make(jobs).await;
+                self.0.make(jobs, locked).await;
                 if !self.0.queue.has_followers() {
                     break;
                 }
@@ -189,13 +219,16 @@ impl Database {
     }
 
     /// Makes the changes of a batch and answers their callers.
-    async fn make(&self, jobs: Vec<Job>) {
+    async fn make(&self, jobs: Vec<Job>, mut locked: Option<Lease<'_>>) {
         let mut later = Vec::new();
         let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
         if changes.is_empty() {
+            if let Some(Ok(link)) = locked.as_mut().map(Lease::link) {
+                self.end(link, false).await;
+            }
             return;
         }
-        match self.change_all(&changes).await {
+        match self.change_all(&changes, locked).await {
             Ok(done) => answer(jobs, done, &mut later),
             Err(NotMade {
                 is_refused: true, ..
@@ -203,7 +236,7 @@ impl Database {
                 for job in jobs {
                     let jobs = vec![job];
                     let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
-                    match self.change_all(&changes).await {
+                    match self.change_all(&changes, None).await {
                         Ok(done) => answer(jobs, done, &mut later),
                         Err(not_made) => fail(jobs, &not_made.error),
                     }

@@ -3,19 +3,22 @@
 mod filtered;
 
 use std::borrow::Cow;
+#[cfg(feature = "sqlite")]
 use std::sync::OnceLock;
 
 use alloy::primitives::Address;
 
 pub(in crate::ledger) use self::filtered::{before_last, page};
-use super::row::{Cells, Columns, Event, Stored, integer};
+use super::row::{Cells, Stored, integer};
+#[cfg(feature = "sqlite")]
+use super::row::{Columns, Event};
 use super::scope::condition;
 use super::{Row, Value};
 use crate::clock::Timestamp;
+#[cfg(feature = "sqlite")]
+use crate::ledger::PurchaseId;
 use crate::ledger::purchase::failed;
-use crate::ledger::{
-    Bought, Calls, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
-};
+use crate::ledger::{Bought, Calls, Freeze, LedgerError, PurchaseKey, Resumption, State};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
@@ -88,6 +91,7 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
 }
 
 /// Selects the purchases with this id, of every payer. The index begins with the id.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
     Query {
         sql: "SELECT * FROM purchases WHERE purchase = ?".into(),
@@ -182,6 +186,7 @@ pub(in crate::ledger) fn set_freeze(freeze: Option<&Freeze>) -> Query {
 }
 
 /// Writes a purchase over the stored one, with the number of the event that changed it.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = columns
@@ -228,6 +233,7 @@ pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Ev
 }
 
 /// Appends an event.
+#[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
@@ -237,6 +243,7 @@ pub(in crate::ledger) fn append(event: Event) -> Query {
     }
 }
 
+#[cfg(feature = "sqlite")]
 fn insert(table: &str, names: &[&str]) -> String {
     format!(
         "INSERT INTO {table} ({}) VALUES ({})",
