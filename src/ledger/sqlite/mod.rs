@@ -11,6 +11,7 @@ mod migration;
 mod mounts;
 mod reader;
 mod schema;
+mod siblings;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -35,6 +36,7 @@ use self::file::{File, Line};
 use self::guard::{Files, Guard};
 use self::indices::BY_SELLER;
 use self::reader::Reader;
+use self::siblings::Siblings;
 use self::view::View;
 use self::writer::{Job, Read, Sync, Write, Writer};
 use super::denials::DenialCount;
@@ -65,6 +67,8 @@ pub(super) struct Sqlite {
     /// The thread for long reads. `None` for a database in memory.
     reader: Option<Arc<Reader>>,
     thread: Arc<Thread>,
+    /// The handles of this process on the file. `None` for a database in memory.
+    siblings: Option<Arc<Siblings>>,
 }
 
 /// The thread that has the file open. The last handle waits until it has closed the file.
@@ -87,6 +91,12 @@ impl Thread {
         Err(LedgerError::store(
             "the process was forked after it had opened the ledger; open it in the new process",
         ))
+    }
+
+    fn send(&self, job: Job) -> Result<(), LedgerError> {
+        self.check_process()?;
+        let sent = self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok());
+        sent.ok_or_else(thread_stopped)
     }
 }
 
@@ -125,16 +135,23 @@ impl Sqlite {
             .spawn(move || writer::serve(Writer::new(connection, watch), &queue))
             .map_err(LedgerError::store)?;
         let reader = guard.clone().map(|guard| Arc::new(Reader::new(guard)));
-        let thread = Thread {
+        let siblings = guard
+            .as_ref()
+            .map(|guard| Siblings::of(&guard.files.database));
+        let thread = Arc::new(Thread {
             jobs: Some(jobs),
             later: Arc::default(),
             handle: Some(handle),
             process: process::id(),
             guard,
-        };
+        });
+        if let Some(siblings) = &siblings {
+            siblings.add(&thread);
+        }
         Ok(Self {
             reader,
-            thread: Arc::new(thread),
+            thread,
+            siblings,
         })
     }
 
@@ -159,11 +176,11 @@ impl Sqlite {
         answered.await.map_err(|_| thread_stopped())?
     }
 
-    fn send(&self, job: Job) -> Result<(), LedgerError> {
-        self.thread.check_process()?;
-        let jobs = self.thread.jobs.as_ref();
-        let sent = jobs.and_then(|jobs| jobs.send(job).ok());
-        sent.ok_or_else(thread_stopped)
+    /// Has the other handles of this process on the file make their writes that no caller waits for.
+    async fn settle_others(&self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.settle(&self.thread).await;
+        }
     }
 
     /// Clients can pay meanwhile.
@@ -214,7 +231,8 @@ impl Sqlite {
             let intact = guard.map_or(Ok(()), |guard| guard.check().map(drop));
             drop(answer.send(intact.and_then(|()| work(connection))));
         });
-        self.send(Job::Read(job))?;
+        self.settle_others().await;
+        self.thread.send(Job::Read(job))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -227,6 +245,7 @@ impl Sqlite {
             return self.read(work).await;
         };
         self.thread.check_process()?;
+        self.settle_others().await;
         if self.thread.later.load(Ordering::Acquire) > 0 {
             // The other connection must see what this process has recorded.
             self.read(|_| Ok(())).await?;
@@ -248,7 +267,8 @@ impl Sqlite {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job = Write::new(sync, work, move |result| drop(answer.send(result)));
-        self.send(Job::Write(job))?;
+        self.settle_others().await;
+        self.thread.send(Job::Write(job))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -323,7 +343,7 @@ impl Sqlite {
             answer(made);
             later.fetch_sub(1, Ordering::AcqRel);
         });
-        self.send(Job::Write(job)).inspect_err(|_| {
+        self.thread.send(Job::Write(job)).inspect_err(|_| {
             self.thread.later.fetch_sub(1, Ordering::AcqRel);
         })
     }

@@ -102,3 +102,19 @@ async fn an_outcome_is_in_the_file_when_the_ledger_is_closed() {
     let purchase = again.purchase(&key).await.unwrap().unwrap();
     assert_eq!(purchase.state, State::Settled);
 }
+
+/// Without a pause: the other handle does not wait until the outcome is written of itself.
+#[tokio::test]
+async fn a_program_sees_what_it_recorded_through_any_of_its_handles() {
+    let (_directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    let other = Ledger::sqlite(&path).unwrap();
+    for id in ["one", "two", "three"] {
+        sign(&ledger, id).await.unwrap();
+        let key = order(id, 10).key();
+        assert!(other.purchase(&key).await.unwrap().is_some());
+        ledger.record_or_keep(&key, settled()).await;
+        let seen = other.purchase(&key).await.unwrap().unwrap();
+        assert_eq!(seen.state, State::Settled, "{id}");
+    }
+}

@@ -256,6 +256,7 @@ async fn a_forked_process_gets_an_error_and_does_not_wait() {
     sign(&ledger, "one").await.unwrap();
     // A fork has the memory of its parent, and another number.
     let forked = Ledger::new(Backend::Sqlite(Sqlite {
+        siblings: None,
         reader: thread_of(&ledger).reader.clone(),
         thread: Arc::new(Thread {
             later: Arc::default(),
