@@ -225,8 +225,8 @@ impl Ledger {
     /// (`SSL_CERT_FILE` names others), unless the URL has `sslmode=disable`. If the URL names several
     /// hosts, bursar uses the one that accepts writes.
     ///
-    /// Every change is one `SERIALIZABLE` transaction, which is on the server's disk before the call
-    /// returns. bursar repeats a transaction that conflicts with another one. If the connection is
+    /// The changes of a process that wait at the same time share one `SERIALIZABLE` transaction, which is on the
+    /// server's disk before their calls return. bursar repeats a transaction that conflicts with another one. If the connection is
     /// lost during a commit, bursar first asks the server whether the change took effect. If it
     /// cannot ask, the call returns an error and nothing is paid. Dropping the future of a call
     /// leaves the whole change in the database, or nothing of it.
@@ -240,8 +240,8 @@ impl Ledger {
     /// Once the schema exists, a role needs `USAGE` on it, `SELECT` on all its tables, `INSERT` on
     /// `purchases` and `events`, and `UPDATE` on `purchases` and `chain_head`. Counting denials needs `INSERT` and
     /// `UPDATE` on `denials`; without it, bursar pays and does not count them. Freezing needs
-    /// `INSERT`, `UPDATE` and `DELETE` on `frozen`. A pooler in transaction mode works if it supports
-    /// prepared statements. A text with a NUL character cannot be stored and is an error.
+    /// `INSERT`, `UPDATE` and `DELETE` on `frozen`. A pooler works in any mode that keeps a
+    /// transaction together. A text with a NUL character cannot be stored and is an error.
     ///
     /// # Errors
     /// Returns an error if the server cannot be reached or written, if the schema belongs to
