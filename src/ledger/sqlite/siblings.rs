@@ -1,7 +1,7 @@
 //! The handles of this process on one file.
 //!
 //! Each has a connection and a thread of its own. Before a handle reads, it has the other ones make the writes that no caller
-//! waits for. So a program sees what it recorded, through any of its handles.
+//! waits for. So a program sees its records through any of its handles.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -287,7 +287,7 @@ async fn a_schema_is_created_when_the_ledger_is_first_used() {
     hold(&ledger, order("order", 10), NOW).await;
 }
 
-/// Removes what version 12 added.
+/// Removes the columns and tables of version 12.
 const NO_TOTALS: &str = "DROP TABLE totals; DROP FUNCTION add_to_totals CASCADE; \
     DROP FUNCTION change_totals CASCADE; DROP FUNCTION keep_total; DROP FUNCTION scopes_of; DROP FUNCTION host_of;";
 
