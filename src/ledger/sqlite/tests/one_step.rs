@@ -102,3 +102,22 @@ async fn an_outcome_is_in_the_file_when_the_ledger_is_closed() {
     let purchase = again.purchase(&key).await.unwrap().unwrap();
     assert_eq!(purchase.state, State::Settled);
 }
+
+#[tokio::test]
+async fn a_backup_has_the_outcomes_that_were_recorded_before_it() {
+    let (_directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    for number in 0..3 {
+        let id = format!("order-{number}");
+        sign(&ledger, &id).await.unwrap();
+        let key = order(&id, 10).key();
+        ledger.record_or_keep(&key, settled()).await;
+        let copy = path.with_extension(format!("copy-{number}"));
+        ledger.backup(&copy).await.unwrap();
+        let (copied, restored) = (copy, path.with_extension(format!("restored-{number}")));
+        Ledger::restore(&copied, &restored).unwrap();
+        let restored = Ledger::open_existing(&restored).unwrap();
+        let purchase = restored.purchase(&key).await.unwrap().unwrap();
+        assert_eq!(purchase.state, State::Settled, "{number}");
+    }
+}
