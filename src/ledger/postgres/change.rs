@@ -163,6 +163,8 @@ impl Database {
         self.witness.check(expected, place.witnessed)?;
         self.witness.note(place.head);
         if let Some(committed) = committed {
+            // A signature must not leave before the witness has its event.
+            self.witness.committed(place.head, self.timeout).await;
             return Ok(unanswered.swap_remove(committed).done);
         }
         let mut done = Vec::with_capacity(changes.len());
@@ -437,6 +439,8 @@ impl Decision<'_, '_> {
             self.book.write(voided);
         }
         self.book.write(purchase.clone());
+        // The next check of the batch knows of it, as of a hold of an earlier batch.
+        reservation.note_held(purchase);
     }
 
     /// Checks a reservation. Writes nothing.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::{Pin, pin};
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -21,10 +22,13 @@ use tokio::time::sleep;
 use super::Database;
 use super::change::{Answer, Change, Done, NotMade};
 use super::pool::Lease;
-use crate::ledger::{LedgerError, Obtained, Reserved};
+use crate::ledger::LedgerError;
 
 /// The most changes that share a transaction.
 const BATCH: usize = 128;
+/// How many times the time limit of the ledger a caller waits for a batch that has begun. The runtime that makes it may be
+/// one that nobody runs any more.
+const LONGEST: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -61,11 +65,18 @@ enum Event {
     Answered(Result<Answer, LedgerError>),
     Leads(Option<Lead>),
     WaitedLong,
+    WaitedTooLong,
 }
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of changes whose batch has not begun.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting.len()
     }
 
     /// Adds a job. Returns whether the caller must lead.
@@ -186,6 +197,7 @@ impl Database {
             Lead(Arc::clone(self)).follow();
         }
         let mut patience = pin!(sleep(self.timeout));
+        let mut most = pin!(sleep(self.timeout.saturating_mul(LONGEST)));
         let (mut may_lead, mut is_patient) = (true, true);
         loop {
             let event = poll_fn(|context| {
@@ -197,6 +209,9 @@ impl Database {
                 }
                 if is_patient && patience.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Event::WaitedLong);
+                }
+                if most.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Event::WaitedTooLong);
                 }
                 Poll::Pending
             });
@@ -213,6 +228,11 @@ impl Database {
                     if self.queue.withdraw(number) {
                         return Err(too_many_writers());
                     }
+                }
+                // The batch may take effect all the same, as one whose commit is not answered.
+                Event::WaitedTooLong => {
+                    self.queue.withdraw(number);
+                    return Err(stopped());
                 }
             }
         }
@@ -233,12 +253,15 @@ impl Database {
             Err(NotMade {
                 is_refused: true, ..
             }) if jobs.len() > 1 => {
-                for job in jobs {
-                    let jobs = vec![job];
-                    let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
-                    match self.change_all(&changes, None).await {
-                        Ok(done) => answer(jobs, done, &mut later),
-                        Err(not_made) => fail(jobs, &not_made.error),
+                // A runtime may stop once its own caller has the answer, so all callers are answered at the end.
+                let mut made = Vec::with_capacity(changes.len());
+                for change in &changes {
+                    made.push(self.change_all(slice::from_ref(change), None).await);
+                }
+                for (job, made) in jobs.into_iter().zip(made) {
+                    match made {
+                        Ok(done) => answer(vec![job], done, &mut later),
+                        Err(not_made) => fail(vec![job], &not_made.error),
                     }
                 }
             }
@@ -252,7 +275,6 @@ fn answer(jobs: Vec<Job>, done: Vec<Done>, later: &mut Vec<Job>) {
     for (job, done) in jobs.into_iter().zip(done) {
         match done {
             Done::Answer(answer) => {
-                note_held(&job.change, &answer);
                 // The caller may have stopped waiting.
                 drop(job.answer.send(answer));
             }
@@ -261,21 +283,6 @@ fn answer(jobs: Vec<Job>, done: Vec<Done>, later: &mut Vec<Job>) {
                 ..job
             }),
         }
-    }
-}
-
-/// Tells the calls of this process about a hold, before the next check.
-fn note_held(change: &Change, answer: &Result<Answer, LedgerError>) {
-    let (Change::Reserve(reservation) | Change::Buy(reservation, _)) = change else {
-        return;
-    };
-    match answer {
-        Ok(
-            Answer::Reserved(Reserved::Held(purchase))
-            | Answer::Obtained(Obtained::Unsigned(purchase)),
-        ) => reservation.note_held(purchase),
-        Ok(Answer::Obtained(Obtained::Signed(signed))) => reservation.note_held(&signed.purchase),
-        _ => {}
     }
 }
 

@@ -162,6 +162,7 @@ impl Sqlite {
             .guard
             .clone()
             .ok_or_else(|| LedgerError::store("a ledger in memory has no backup"))?;
+        self.write_all_now().await?;
         let (answer, answered) = oneshot::channel();
         let to = to.to_owned();
         let backup = move || {
@@ -246,10 +247,7 @@ impl Sqlite {
         };
         self.thread.check_process()?;
         self.settle_others().await;
-        if self.thread.later.load(Ordering::Acquire) > 0 {
-            // The other connection must see what this process has recorded.
-            self.read(|_| Ok(())).await?;
-        }
+        self.write_all_now().await?;
         let (answer, answered) = oneshot::channel();
         reader.send(Box::new(move |connection| {
             if !answer.is_closed() {
@@ -257,6 +255,14 @@ impl Sqlite {
             }
         }))?;
         answered.await.map_err(|_| thread_stopped())?
+    }
+
+    /// Has the writes made that no caller waits for, so that another connection sees what this process has recorded.
+    async fn write_all_now(&self) -> Result<(), LedgerError> {
+        if self.thread.later.load(Ordering::Acquire) > 0 {
+            self.read(|_| Ok(())).await?;
+        }
+        Ok(())
     }
 
     /// Runs `work` in a transaction: all of its changes take effect, or none.

@@ -368,3 +368,30 @@ async fn a_database_that_lost_events_is_neither_frozen_nor_unfrozen() {
     ledger.unfreeze().await.unwrap();
     assert_eq!(number(&schema, frozen).await, 0);
 }
+
+/// The next write would note the event, but the program can end before it.
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_commit_whose_answer_was_lost_is_in_the_witness_file_before_its_caller_goes_on() {
+    let (schema, directory) = (schema(), directory());
+    let file = directory.join("head");
+    let proxy = Proxy::new(&url()).await;
+    let url = format!("{} bursar_witness={}", proxy.url(), file.display());
+    let ledger = Ledger::postgres_in(&url, &schema).await.unwrap();
+    let early = copy(&schema).await;
+    proxy.arm(Mishap::CutAfter);
+    let answer = ledger
+        .reserve(&wish(order("one", 10), at(NOW), lifetime(1000)))
+        .await;
+    assert!(matches!(answer, Ok(Reserved::Held(_))), "{answer:?}");
+    assert_eq!(proxy.mishaps(), 1);
+    drop(ledger);
+    restore(&schema, &early).await;
+    let again = Ledger::postgres_in(&url_with(&file), &schema).await;
+    let answer = match again {
+        Ok(again) => buy(&again, "one").await,
+        Err(error) => Err(error),
+    };
+    assert_damaged(answer);
+    std::fs::remove_dir_all(directory).unwrap();
+}

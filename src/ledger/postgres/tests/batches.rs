@@ -357,6 +357,109 @@ async fn a_runtime_that_ends_keeps_no_caller_waiting() {
     assert_eq!(report.events as i64, events(&schema).await);
 }
 
+/// A caller that waits for room is told about the calls in flight, and those of its own batch are among them.
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_denial_knows_the_payments_in_flight_of_its_own_batch() {
+    let (_, ledger) = new_schema().await;
+    let limits = vec![meter(
+        Scope::Global,
+        LimitKind::Exposure(Usd::from_micros(10).into()),
+    )];
+    let wished = wishes(2, &limits).into_iter().map(|mut wish| {
+        wish.checks.in_flight = ledger.in_flight();
+        wish.flight = Some(ledger.flight());
+        wish
+    });
+    let wished: Vec<_> = wished.collect();
+    let answers = together(&ledger, wished.clone()).await;
+    assert!(matches!(&answers[0], Ok(Reserved::Held(_))), "{answers:?}");
+    let Ok(Reserved::Denied(denial)) = &answers[1] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(denial.in_flight, denial.used, "{denial:?}");
+    assert!(denial.message.contains("wait_for_room"), "{denial:?}");
+}
+
+/// Returns a runtime that runs only while something waits in it.
+fn still() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Waits until so many changes are in the queue.
+async fn queued(ledger: &Ledger, count: usize) {
+    while database_of(ledger).queue.waiting() < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+fn a_runtime_that_rests_after_its_own_answer_keeps_no_caller_of_its_batch_waiting() {
+    let (schema, runtime, rests) = (schema(), still(), still());
+    let ledger = rests
+        .block_on(Ledger::postgres_in(&url(), &schema))
+        .unwrap();
+    let own = wish(order("own", 10), at(NOW), lifetime(1000));
+    let mut refused = wish(order("refused", 10), at(NOW), lifetime(1000));
+    refused.purchase.tag = Some("a\0b".to_owned());
+    let good = wish(order("good", 10), at(NOW), lifetime(1000));
+    let mut call = Box::pin(ledger.reserve(&own));
+    rests.block_on(async { drop((&mut call).now_or_never()) });
+    let others = runtime.block_on(async {
+        let others = [refused, good].map(|wish| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.reserve(&wish).await })
+        });
+        queued(&ledger, 3).await;
+        others
+    });
+    let answer = rests.block_on(call);
+    assert!(matches!(answer, Ok(Reserved::Held(_))), "{answer:?}");
+    // Nobody runs the first runtime from here on.
+    let answers =
+        runtime.block_on(async { timeout(Duration::from_secs(30), join_all(others)).await });
+    let answers = answers.expect("no caller waits for ever");
+    let [refused, good] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    assert!(
+        matches!(refused, Ok(Err(LedgerError::Store(_)))),
+        "{refused:?}"
+    );
+    assert!(matches!(good, Ok(Ok(Reserved::Held(_)))), "{good:?}");
+}
+
+#[test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+fn a_batch_in_a_runtime_that_nobody_runs_ends_with_an_error_for_the_callers_of_others() {
+    let (schema, runtime, rests) = (schema(), still(), still());
+    let ledger = rests.block_on(short_of_time(&url(), &schema));
+    let own = wish(order("own", 10), at(NOW), lifetime(1000));
+    let other = wish(order("other", 10), at(NOW), lifetime(1000));
+    let mut call = Box::pin(ledger.reserve(&own));
+    rests.block_on(async { drop((&mut call).now_or_never()) });
+    let other = {
+        let ledger = ledger.clone();
+        runtime.spawn(async move { ledger.reserve(&other).await })
+    };
+    runtime.block_on(queued(&ledger, 2));
+    // The batch begins, and its runtime rests.
+    rests.block_on(async {
+        while database_of(&ledger).queue.waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    let answer = runtime.block_on(async { timeout(Duration::from_secs(30), other).await });
+    let answer = answer.expect("no caller waits for ever").unwrap();
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    drop(call);
+    drop(rests);
+}
+
 const FLEET: &str = "BURSAR_TEST_FLEET";
 
 #[tokio::test]

@@ -118,3 +118,22 @@ async fn a_program_sees_what_it_recorded_through_any_of_its_handles() {
         assert_eq!(seen.state, State::Settled, "{id}");
     }
 }
+
+#[tokio::test]
+async fn a_backup_has_the_outcomes_that_were_recorded_before_it() {
+    let (_directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    for number in 0..3 {
+        let id = format!("order-{number}");
+        sign(&ledger, &id).await.unwrap();
+        let key = order(&id, 10).key();
+        ledger.record_or_keep(&key, settled()).await;
+        let copy = path.with_extension(format!("copy-{number}"));
+        ledger.backup(&copy).await.unwrap();
+        let (copied, restored) = (copy, path.with_extension(format!("restored-{number}")));
+        Ledger::restore(&copied, &restored).unwrap();
+        let restored = Ledger::open_existing(&restored).unwrap();
+        let purchase = restored.purchase(&key).await.unwrap().unwrap();
+        assert_eq!(purchase.state, State::Settled, "{number}");
+    }
+}
