@@ -257,7 +257,7 @@ impl Sqlite {
         answered.await.map_err(|_| thread_stopped())?
     }
 
-    /// Has the writes made that no caller waits for, so that another connection sees what this process has recorded.
+    /// Makes the writes that no caller waits for, so that another connection sees them.
     async fn write_all_now(&self) -> Result<(), LedgerError> {
         if self.thread.later.load(Ordering::Acquire) > 0 {
             self.read(|_| Ok(())).await?;
