@@ -110,7 +110,7 @@ impl Scope {
 
     /// Whether a purchase that belongs to the scope always will. A registrable domain depends on the public suffix
     /// list, which changes with each release, so a database must not store totals by domain.
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(feature = "sqlite")]
     pub(crate) const fn is_stable(&self) -> bool {
         !matches!(self, Self::Domain(_))
     }
