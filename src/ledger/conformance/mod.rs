@@ -16,7 +16,7 @@ mod permits;
 pub(super) mod proved;
 mod pruned;
 mod purchases;
-mod resumed;
+pub(super) mod resumed;
 mod sellers;
 pub(super) mod windows;
 

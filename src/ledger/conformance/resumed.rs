@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::CLOCK_BOUND;
 use crate::ledger::{Resumed, Resumption};
 
-pub(super) fn wanted(purchase: &NewPurchase, now: u64) -> Resumption {
+pub(in crate::ledger) fn wanted(purchase: &NewPurchase, now: u64) -> Resumption {
     Resumption {
         payer: purchase.payer,
         fingerprint: purchase.fingerprint,
