@@ -70,6 +70,14 @@ impl Steps {
             }
         }
     }
+
+    /// Takes a step before and after the work.
+    async fn around<T>(&self, work: impl Future<Output = T>) -> T {
+        self.step();
+        let done = work.await;
+        self.step();
+        done
+    }
 }
 
 /// A wallet with a step before and after each signature.
@@ -84,31 +92,21 @@ impl Signer for Stepping {
     }
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        self.steps.step();
-        let signature = self.wallet.sign(authorization).await;
-        self.steps.step();
-        signature
+        self.steps.around(self.wallet.sign(authorization)).await
     }
 
     async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
-        self.steps.step();
-        let signature = self.wallet.sign_permit(permit).await;
-        self.steps.step();
-        signature
+        self.steps.around(self.wallet.sign_permit(permit)).await
     }
 
     async fn sign_token_permit(&self, permit: &TokenPermit) -> Result<Signature, SignerError> {
-        self.steps.step();
-        let signature = self.wallet.sign_token_permit(permit).await;
-        self.steps.step();
-        signature
+        self.steps
+            .around(self.wallet.sign_token_permit(permit))
+            .await
     }
 
     async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
-        self.steps.step();
-        let signature = self.wallet.sign_in(message).await;
-        self.steps.step();
-        signature
+        self.steps.around(self.wallet.sign_in(message)).await
     }
 }
 

@@ -350,17 +350,12 @@ async fn balances_are_read_for_each_network_and_token() {
     }
 }
 
+const APPROVE: [&str; 4] = ["wallet", "approve", "--network", "base-sepolia"];
+
 #[tokio::test]
 async fn an_approval_is_printed_for_a_wallet_elsewhere_and_sends_nothing() {
     let harness = CliHarness::new(report()).await;
-    let args = [
-        "wallet",
-        "approve",
-        "--network",
-        "base-sepolia",
-        "--amount",
-        "5",
-    ];
+    let args = [&APPROVE[..], &["--amount", "5"]].concat();
     let mut command = harness.command(&args);
     command.env_remove("BURSAR_PRIVATE_KEY");
     let shown = harness.end(command, b"").await;
@@ -405,17 +400,8 @@ async fn an_approval_is_sent_and_replaced_and_revoked() {
         ("0.25", &url, 250_000),
         ("0", &rpc, 0),
     ] {
-        let args = [
-            "wallet",
-            "approve",
-            "--network",
-            "base-sepolia",
-            "--amount",
-            amount,
-        ];
-        let sent = harness
-            .run(&[&args[..], &["--rpc", rpc, "--send"]].concat())
-            .await;
+        let args = ["--amount", amount, "--rpc", rpc, "--send"];
+        let sent = harness.run(&[&APPROVE[..], &args].concat()).await;
         assert_eq!(sent.code, 0, "{sent:?}");
         let hash = sent.text().trim().to_owned();
         assert!(hash.starts_with("0x") && hash.len() == 66, "{hash}");
@@ -441,15 +427,7 @@ async fn an_approval_is_sent_and_replaced_and_revoked() {
 async fn an_approval_without_a_limit_and_one_with_high_fees_need_a_word() {
     let harness = CliHarness::new(report()).await;
     let (node, rpc) = rpc(&harness).await;
-    let base = [
-        "wallet",
-        "approve",
-        "--network",
-        "base-sepolia",
-        "--rpc",
-        &rpc,
-        "--send",
-    ];
+    let base = [&APPROVE[..], &["--rpc", &rpc, "--send"]].concat();
     for (args, code, text) in [
         (&["--amount", "max"][..], 2, "--unlimited"),
         (&["--amount", "5", "--unlimited"], 2, "--amount max"),
@@ -483,17 +461,7 @@ async fn an_approval_without_a_limit_and_one_with_high_fees_need_a_word() {
 
 /// Starts `bursar wallet approve --send` for 5 USDC.
 fn approving(harness: &CliHarness, rpc: &str) -> std::process::Child {
-    let args = [
-        "wallet",
-        "approve",
-        "--network",
-        "base-sepolia",
-        "--amount",
-        "5",
-        "--rpc",
-        rpc,
-        "--send",
-    ];
+    let args = [&APPROVE[..], &["--amount", "5", "--rpc", rpc, "--send"]].concat();
     let mut command = harness.command(&args);
     command
         .stdout(std::process::Stdio::null())

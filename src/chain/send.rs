@@ -107,7 +107,8 @@ impl ChainReader {
     ///
     /// # Errors
     /// Returns the reason if the signature is not one of a key pair, or if no endpoint takes the transaction. An endpoint that
-    /// names the hash of another transaction did not take it. After a broken connection the transaction can be on its way all the same. Sending the same one again does no harm.
+    /// names the hash of another transaction did not take it. After a broken connection the transaction can be on its way all
+    /// the same. Sending the same one again does no harm.
     pub async fn send_approval(
         &self,
         approval: &Approval,

@@ -2,8 +2,9 @@
 //!
 //! A wallet without tokens is refused by every seller, and each signature counts as spent until it is proved unused. An
 //! agent that goes on would use up its daily limit without paying anything. After a few such refusals in a row, bursar
-//! signs nothing more for a while. So it does by Permit2 for a wallet that has not approved it. Each further refusal doubles the time; a settled payment ends it. While one seller
-//! alone says that the wallet is empty, bursar pauses for that seller only.
+//! signs nothing more for a while. It pauses payments by Permit2 in the same way for a wallet that has not approved Permit2. Each
+//! further refusal doubles the time; a settled payment ends it. While one seller alone says that the wallet is empty, bursar pauses
+//! for that seller only.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

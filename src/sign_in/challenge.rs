@@ -164,6 +164,13 @@ impl Challenge {
     }
 }
 
+/// Whether a URL of a challenge is on the origin of the request.
+///
+/// The scheme is compared, too: the origin of `blob:https://…` is that of the URL in it. An opaque origin equals no other one.
+fn is_on_origin_of(claimed: &Url, request: &Url) -> bool {
+    claimed.scheme() == request.scheme() && claimed.origin() == request.origin()
+}
+
 impl Info {
     /// Checks that the challenge is for the origin that sent it. Otherwise a seller could pass on the challenge of another
     /// site, and enter there as the buyer.
@@ -173,10 +180,8 @@ impl Info {
             return Err(Refusal::Domain(excerpt(&self.domain), host.to_owned()));
         }
         let uri = Url::parse(&self.uri).map_err(|_| Refusal::Field("uri"))?;
-        let (claimed, real) = (uri.origin(), url.origin());
-        // The origin of `blob:https://…` is that of the URL in it.
-        if uri.scheme() != url.scheme() || !claimed.is_tuple() || claimed != real {
-            let [claimed, real] = [claimed, real].map(|origin| origin.ascii_serialization());
+        if !is_on_origin_of(&uri, url) {
+            let [claimed, real] = [&uri, url].map(|url| url.origin().ascii_serialization());
             return Err(Refusal::Origin(excerpt(&claimed), real));
         }
         Ok(())
@@ -187,11 +192,8 @@ impl Info {
     /// A resource such as `urn:recap:…` (EIP-5573) gives the site of the `uri` rights of the wallet at other services, and other
     /// services take other schemes for such rights.
     fn names_nothing_elsewhere(&self, url: &Url) -> Result<(), Refusal> {
-        let is_here = |resource: &&String| {
-            let resource = Url::parse(resource);
-            resource.is_ok_and(|resource| {
-                resource.scheme() == url.scheme() && resource.origin() == url.origin()
-            })
+        let is_here = |resource: &str| {
+            Url::parse(resource).is_ok_and(|resource| is_on_origin_of(&resource, url))
         };
         let mut resources = self.resources.iter().flatten();
         match resources.find(|resource| !is_here(resource)) {

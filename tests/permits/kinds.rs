@@ -176,20 +176,22 @@ fn kinds(seller: &Paywall) -> BTreeSet<&'static str> {
         .collect()
 }
 
+/// Returns a client whose policy allows these methods.
+fn paying_by(methods: &[TransferMethod], ledger: &Ledger) -> Client {
+    let policy = policy().transfer_methods(methods.iter().copied());
+    let client = builder().policy(policy).ledger(ledger.clone());
+    client.build().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_policies_at_once_sign_one_kind_for_one_purchase_id() {
     for _ in 0..12 {
         let refusal = Fault::RefusalInTerms("not today".to_owned());
         let seller = open(by_all().fault(refusal)).await;
         let ledger = Ledger::memory();
-        let with = |methods: &[TransferMethod]| {
-            let policy = policy().transfer_methods(methods.iter().copied());
-            let client = builder().policy(policy).ledger(ledger.clone());
-            client.build().unwrap()
-        };
         let (transfers, permits) = (
-            with(&[TransferMethod::Eip3009]),
-            with(&[TransferMethod::Permit2]),
+            paying_by(&[TransferMethod::Eip3009], &ledger),
+            paying_by(&[TransferMethod::Permit2], &ledger),
         );
         let buy = |client: &Client| {
             let report = client.get(seller.url("/report")).purchase_id("order");
@@ -210,14 +212,9 @@ async fn a_policy_that_allows_another_kind_later_signs_no_second_payment() {
     let refusal = Fault::RefusalInTerms("not today".to_owned());
     let seller = open(by_all().fault(refusal)).await;
     let ledger = Ledger::memory();
-    let with = |methods: &[TransferMethod]| {
-        let policy = policy().transfer_methods(methods.iter().copied());
-        let client = builder().policy(policy).ledger(ledger.clone());
-        client.build().unwrap()
-    };
-    let permits = with(&[TransferMethod::Permit2]);
+    let permits = paying_by(&[TransferMethod::Permit2], &ledger);
     permits.get(seller.url("/report")).send().await.unwrap_err();
-    let transfers = with(&[TransferMethod::Eip3009]);
+    let transfers = paying_by(&[TransferMethod::Eip3009], &ledger);
     for _ in 0..2 {
         let report = transfers.get(seller.url("/report")).accept_new_terms();
         let error = report.send().await.unwrap_err();
@@ -226,7 +223,7 @@ async fn a_policy_that_allows_another_kind_later_signs_no_second_payment() {
     }
     assert_eq!((distinct_payments(&seller), kinds(&seller).len()), (1, 1));
     seller.clear_faults();
-    let both = with(&TransferMethod::ALL);
+    let both = paying_by(&TransferMethod::ALL, &ledger);
     let response = both.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.payment().unwrap().method, PaymentMethod::Permit2);
     assert_eq!(distinct_payments(&seller), 1);

@@ -9,10 +9,10 @@ use alloy::primitives::{B256, U256};
 use super::*;
 use crate::clock::Timestamp;
 use crate::ledger::backend::Backend;
+use crate::ledger::conformance::resumed::wanted;
 use crate::ledger::conformance::{NOW, at, given_up, order, settled, wish};
 use crate::ledger::{
-    Bought, Purchase, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State, Terms,
-    Transition,
+    Bought, Purchase, PurchaseKey, Reservation, Reserved, SellerAnswer, State, Terms, Transition,
 };
 use crate::limit::{Limit, Scope};
 use crate::x402::PaymentMethod;
@@ -454,17 +454,7 @@ impl World {
             }
             Step::Free { id } => drop(self.record(id, given_up()).await),
             Step::Resume => {
-                let like = order("0", 0);
-                let (payer, fingerprint, origin) = (like.payer, like.fingerprint, like.origin);
-                let (now, until) = (at(self.now), at(self.now + 20));
-                let wanted = Resumption {
-                    payer,
-                    fingerprint,
-                    origin,
-                    now,
-                    until,
-                    ended: Vec::new(),
-                };
+                let wanted = wanted(&order("0", 0), self.now);
                 self.ledger.resume(&wanted).await.unwrap();
             }
             Step::Cash { number, percent } => self.cash(number, percent),
