@@ -63,7 +63,8 @@ impl Payer {
             guard,
         };
         let events = signing.guard.events();
-        let signatures = self.signatures(&signing.authorization, sponsored, events);
+        let lease = signing.purchase.lease_until;
+        let signatures = self.signatures(&signing.authorization, lease, sponsored, events);
         let signatures = match signatures.await {
             Ok(signatures) => signatures,
             Err(error) => return Err(self.unsigned(error, signing).await),

@@ -9,6 +9,7 @@ use alloy::primitives::U256;
 use super::Payer;
 use super::allowance;
 use super::authorize::Order;
+use crate::clock::Timestamp;
 use crate::ledger::Terms;
 use crate::money::format_coins;
 use crate::permit2::{Approval, MissingAllowance, PermitTransfer};
@@ -158,15 +159,17 @@ impl Payer {
     }
 
     /// Asks for the signatures of a payment: that of the approval, if there is one, and that of the authorization. Neither
-    /// leaves the process if the other one is missing.
+    /// leaves the process if the other one is missing. The signer is asked for nothing once the lease of the hold has ended.
     pub(super) async fn signatures(
         &self,
         authorization: &Authorization,
+        lease_until: Timestamp,
         sponsorship: Option<Sponsorship>,
         events: &PurchaseEvents,
     ) -> Result<(Signature, Option<Sponsored>), SignerError> {
         let signer = self.inner.signer.as_ref();
         let signer = signer.ok_or_else(|| SignerError::unavailable("the payer has no signer"))?;
+        self.is_held(lease_until)?;
         let sponsored = match (sponsorship, authorization) {
             (Some(Sponsorship::Permit(nonce)), Authorization::Permit(permit)) => {
                 let token = token_permit(permit, nonce);
@@ -185,9 +188,22 @@ impl Payer {
             }
             _ => None,
         };
+        self.is_held(lease_until)?;
         let signature = signer.sign(authorization).await?;
         let signature = self.accepted(authorization, signature, events).await?;
         Ok((signature, sponsored))
+    }
+
+    /// Checks that the hold has not ended. Another payment can have the room of a hold that ended, and a signer that is asked
+    /// and does not answer may have signed.
+    fn is_held(&self, lease_until: Timestamp) -> Result<(), SignerError> {
+        let now = self.now();
+        if lease_until > now {
+            return Ok(());
+        }
+        Err(SignerError::unavailable(format!(
+            "the ledger held the amount until {lease_until}, and it is {now}: the signer was not asked; send the request again"
+        )))
     }
 }
 

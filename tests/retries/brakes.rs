@@ -1,11 +1,14 @@
-//! Freezes, the loop guard and the circuit breaker.
+//! Freezes, the loop guard, the circuit breaker, and holds that end before the signer is asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bursar::policy::Rule;
+use bursar::telemetry::{Event, EventKind};
 use bursar::{FreezeSwitch, Ledger, PaymentStatus, ResponseExt, RetryPolicy, Signer, signer_fn};
-use bursar_testing::Fault;
+use bursar_testing::{Fault, Paywall};
+use bursar_tests::clock::{HOUR, TestClock};
 use bursar_tests::paywall::{open, payments_sent};
 use bursar_tests::signatures::{SignatureLog, wallet};
 
@@ -165,5 +168,38 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
             .payment_status(),
         PaymentStatus::Paid,
         "others are paid"
+    );
+}
+
+#[tokio::test]
+async fn a_signer_is_not_asked_after_the_hold_ended() {
+    let (signatures, clock) = (SignatureLog::default(), TestClock::default());
+    let seller = Paywall::builder().route(idempotent_report());
+    let seller = seller.clock(clock.clone()).start().await.unwrap();
+    let (sleeping, is_first) = (clock.clone(), AtomicBool::new(true));
+    let client = client(&signatures)
+        .clock(clock)
+        .observer(move |event: &Event<'_>| {
+            if event.kind == EventKind::Reserved && is_first.swap(false, Ordering::SeqCst) {
+                // The machine sleeps.
+                sleeping.advance(HOUR);
+            }
+        })
+        .build()
+        .unwrap();
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(
+        (error.payment_status(), signatures.count()),
+        (PaymentStatus::NotPaid, 0),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("the signer was not asked"),
+        "{error}"
+    );
+    let paid = client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(
+        (paid.payment_status(), signatures.count()),
+        (PaymentStatus::Paid, 1)
     );
 }

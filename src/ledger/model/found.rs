@@ -91,3 +91,48 @@ fn the_hold_of_a_signed_purchase_counts_until_no_clock_can_sign_under_it() {
         live_through(Bug::None, &kind, &steps).unwrap();
     }
 }
+
+/// Found by chance: a purchase is held for its second signature. Another payment takes its room after that hold has ended, and
+/// the signer is asked for the second signature only then.
+#[test]
+fn no_signer_is_asked_after_its_hold_ended() {
+    let hold = Step::Reserve {
+        id: 5,
+        value: 31,
+        changed: false,
+        ahead: 0,
+        by: 0,
+    };
+    let hang = Step::Doubt {
+        id: 5,
+        validity: 80,
+        behind: 0,
+    };
+    let steps = [
+        hold,
+        hang,
+        hold,
+        Step::Wait { seconds: 400 },
+        Step::Reserve {
+            id: 1,
+            value: 80,
+            changed: false,
+            ahead: 0,
+            by: 0,
+        },
+        Step::Sign {
+            id: 1,
+            validity: 169,
+            behind: 0,
+        },
+        hang,
+    ];
+    for kind in kinds() {
+        live_through(Bug::None, &kind, &steps).unwrap();
+    }
+    assert!(
+        kinds()
+            .iter()
+            .any(|kind| live_through(Bug::AsksLate, kind, &steps).is_err())
+    );
+}

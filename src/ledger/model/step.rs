@@ -42,10 +42,12 @@ pub(super) enum Step {
         validity: u64,
         behind: u64,
     },
-    /// The signer does not answer in time. Its signature exists all the same, and the chain gets it.
+    /// The signer does not answer in time. Its signature exists all the same, and the chain gets it. The clock of the process
+    /// is behind as in [`Step::Sign`].
     Doubt {
         id: u8,
         validity: u64,
+        behind: u64,
     },
     Lose {
         id: u8,
@@ -93,6 +95,7 @@ fn percent() -> impl Strategy<Value = u64> {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let id = 0..6_u8;
+    let behind = || prop_oneof![0..LITTLE, 0..CLOCK_BOUND.as_secs()];
     prop_oneof![
         5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), prop_oneof![Just(0), 0..CLOCK_BOUND.as_secs()], 0..3_usize)
             .prop_map(|(id, value, changed, ahead, by)| Step::Reserve { id, value, changed, ahead, by }),
@@ -100,8 +103,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         4 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), 60..300_u64, 0..3_usize, prop::bool::weighted(0.2))
             .prop_map(|(id, value, changed, validity, by, commit_is_lost)| Step::Buy { id, value, changed, validity, by, commit_is_lost }),
         2 => id.clone().prop_map(|id| Step::LoseOutcome { id }),
-        6 => (id.clone(), 60..300_u64, prop_oneof![0..LITTLE, 0..CLOCK_BOUND.as_secs()]).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
-        1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
+        6 => (id.clone(), 60..300_u64, behind()).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
+        1 => (id.clone(), 60..300_u64, behind()).prop_map(|(id, validity, behind)| Step::Doubt { id, validity, behind }),
         2 => id.clone().prop_map(|id| Step::Lose { id }),
         2 => id.clone().prop_map(|id| Step::Reject { id }),
         3 => (id.clone(), any::<bool>(), percent()).prop_map(|(id, settled_on_chain, claim)| Step::Settle { id, settled_on_chain, claim }),
@@ -148,6 +151,8 @@ pub(super) enum Bug {
     BothKinds,
     /// The same, where the signer did not answer for the first one.
     HangForgetsKind,
+    /// Asks the signer after the hold has ended.
+    AsksLate,
     /// Takes a seller for one that knows the wallet, because an amount is held for it.
     KnownByHold,
     /// Lets a signature leave before its transaction is committed.

@@ -127,15 +127,20 @@ impl World {
         }
     }
 
-    async fn sign(&mut self, id: u8, validity: u64, behind: u64) {
-        let Some((lease, nonce, value, method)) = self.held.get(&id).copied() else {
-            return;
-        };
+    /// Returns the time of a process whose clock is behind.
+    fn clock_behind(&self, behind: u64) -> u64 {
         let behind = match self.kind {
             LimitKind::Rolling(..) => behind.min(LITTLE),
             _ => behind,
         };
-        let now = self.now - behind;
+        self.now - behind
+    }
+
+    async fn sign(&mut self, id: u8, validity: u64, behind: u64) {
+        let Some((lease, nonce, value, method)) = self.held.get(&id).copied() else {
+            return;
+        };
+        let now = self.clock_behind(behind);
         if self.bug == Bug::LapseUnfenced {
             self.corrupt(|purchase| {
                 if purchase.key() == Self::key(id)
@@ -195,9 +200,13 @@ impl World {
     }
 
     /// The signer of a hold does not answer in time. The worst signer has signed, and somebody else has the signature.
-    async fn doubt(&mut self, id: u8, validity: u64) {
+    async fn doubt(&mut self, id: u8, validity: u64, behind: u64) {
         let held = self.held.get(&id).copied();
-        let valid_before = self.now + validity;
+        let now = self.clock_behind(behind);
+        if held.is_some_and(|(lease, ..)| lease <= at(now)) && self.bug != Bug::AsksLate {
+            return;
+        }
+        let valid_before = now + validity;
         // A signer that is asked under an older lease is another process's: that process throws its signature away.
         let stored = self.ledger.purchase(&Self::key(id)).await.unwrap();
         let current =
@@ -208,9 +217,15 @@ impl World {
             valid_before,
             reason: "the signer hung".to_owned(),
         };
-        if self.record(id, timed_out).await
-            && let Some((_, nonce, value, method)) = current
-        {
+        let recorded = self
+            .ledger
+            .record(&Self::key(id), &timed_out, at(now))
+            .await;
+        if recorded.is_err() {
+            return;
+        }
+        self.unsynced.remove(&id);
+        if let Some((_, nonce, value, method)) = current {
             self.note_signed(id, nonce, (value, method), valid_before);
         }
     }
@@ -413,7 +428,11 @@ impl World {
                 validity,
                 behind,
             } => self.sign(id, validity, behind).await,
-            Step::Doubt { id, validity } => self.doubt(id, validity).await,
+            Step::Doubt {
+                id,
+                validity,
+                behind,
+            } => self.doubt(id, validity, behind).await,
             Step::Lose { id } => {
                 let lost = Transition::Unresolved {
                     reason: "lost".to_owned(),
