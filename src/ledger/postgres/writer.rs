@@ -257,12 +257,23 @@ impl Database {
                 let mut made = Vec::with_capacity(changes.len());
                 for change in &changes {
                     made.push(self.change_all(slice::from_ref(change), None).await);
+                    if let Some(Err(NotMade {
+                        is_refused: false, ..
+                    })) = made.last()
+                    {
+                        // The server is gone. The callers must not wait until each change has found that out.
+                        break;
+                    }
                 }
-                for (job, made) in jobs.into_iter().zip(made) {
+                let (mut jobs, mut error) = (jobs.into_iter(), None);
+                for (made, job) in made.into_iter().zip(jobs.by_ref()) {
                     match made {
                         Ok(done) => answer(vec![job], done, &mut later),
-                        Err(not_made) => fail(vec![job], &not_made.error),
+                        Err(not_made) => fail(vec![job], error.insert(not_made.error)),
                     }
+                }
+                if let Some(error) = error {
+                    fail(jobs.collect(), &error);
                 }
             }
             Err(not_made) => fail(jobs, &not_made.error),
