@@ -172,7 +172,8 @@ pub struct Purchase {
     /// The name of the API key that the request used.
     pub credential: Option<String>,
     pub reserved_at: Timestamp,
-    /// The time until which the purchase can be signed. An unsigned hold lapses at this time.
+    /// The time until which the purchase can be signed. An unsigned hold lapses at this time. The Unix epoch, if the
+    /// purchase was signed under its latest hold.
     pub lease_until: Timestamp,
     /// The time until which one call presents the payment. After it, an identical request can
     /// resume an unresolved purchase.

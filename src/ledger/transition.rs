@@ -171,7 +171,7 @@ impl Purchase {
                 self.state = Signed;
                 self.payload = Some(payload.clone());
                 self.presenter_lease_until = *presenter_lease_until;
-                self.outlive(*valid_before, now);
+                self.outlive(*valid_before);
             }
             (
                 Transition::SignerTimedOut {
@@ -187,7 +187,7 @@ impl Purchase {
                 self.state = Unresolved;
                 self.reason = Some(reason.clone());
                 self.presenter_lease_until = now;
-                self.outlive(*valid_before, now);
+                self.outlive(*valid_before);
             }
             (Transition::Presented { until }, Signed | Rejected | Unresolved | Settled) => {
                 self.presenter_lease_until = *until
@@ -333,15 +333,16 @@ impl Purchase {
     }
 
     /// Makes the purchase count until its latest authorization has expired, and ends its lease. Another signature needs
-    /// another hold, so a process whose clock is behind cannot sign under a lease that others take for ended.
-    fn outlive(&mut self, valid_before: u64, now: Timestamp) {
+    /// another hold, so a process whose clock is behind cannot sign under a lease that others take for ended. The new end is
+    /// the end of no hold: a process that still has an earlier hold, which ended at this very moment, cannot sign either.
+    fn outlive(&mut self, valid_before: u64) {
         let valid_before = self
             .valid_before
             .map_or(valid_before, |earlier| earlier.max(valid_before));
         self.valid_before = Some(valid_before);
         self.counts_at = Timestamp::from_secs(valid_before);
         self.expires_at = self.counts_at.after(CLOCK_BOUND);
-        self.lease_until = self.lease_until.min(now);
+        self.lease_until = Timestamp::from_millis(0);
     }
 }
 
@@ -451,6 +452,22 @@ mod tests {
             .unwrap();
         assert_eq!(purchase.valid_before, Some(1300));
         assert_eq!(purchase.counts_at, Timestamp::from_secs(1300));
+    }
+
+    #[test]
+    fn an_earlier_hold_that_ended_at_the_moment_of_a_signature_cannot_be_signed() {
+        let mut purchase = held();
+        let earlier = purchase.lease_until;
+        purchase.lease_until = earlier.after(std::time::Duration::from_secs(60));
+        let mut latest = signed(1300);
+        if let Transition::Signed { lease, .. } = &mut latest {
+            *lease = purchase.lease_until;
+        }
+        purchase.apply(&latest, earlier).unwrap();
+        // The clock of the process with the earlier hold is behind.
+        let behind = Timestamp::from_secs(1010);
+        assert!(earlier > behind);
+        assert!(purchase.apply(&signed(1310), behind).is_err());
     }
 
     #[test]
