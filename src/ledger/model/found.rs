@@ -136,3 +136,35 @@ fn no_signer_is_asked_after_its_hold_ended() {
             .any(|kind| live_through(Bug::AsksLate, kind, &steps).is_err())
     );
 }
+
+/// Found by chance: a purchase is signed at the moment at which an earlier hold ends, and the process with that hold, whose clock
+/// is behind, signs by another method.
+#[test]
+fn an_ended_hold_is_not_the_lease_of_a_signed_purchase() {
+    let steps = [
+        Step::Reserve {
+            id: 5,
+            value: 35,
+            changed: false,
+            ahead: 0,
+            by: 2,
+        },
+        Step::Wait { seconds: 60 },
+        Step::Buy {
+            id: 5,
+            value: 44,
+            changed: false,
+            validity: 242,
+            by: 0,
+            commit_is_lost: false,
+        },
+        Step::Sign {
+            id: 5,
+            validity: 259,
+            behind: 44,
+        },
+    ];
+    for kind in kinds() {
+        live_through(Bug::None, &kind, &steps).unwrap();
+    }
+}

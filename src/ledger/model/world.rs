@@ -48,8 +48,9 @@ pub(super) struct World {
     held: BTreeMap<u8, Held>,
     pub(super) signed: Vec<Signed>,
     nonces: u8,
-    /// Purchases whose outcome is not on disk. The log is written in order, so a later hold or signature takes it along.
-    unsynced: BTreeSet<u8>,
+    /// The purchases whose outcome is not on disk, as the disk has them. The log is written in order, so a later hold or
+    /// signature takes the outcome along.
+    unsynced: BTreeMap<u8, Purchase>,
 }
 
 impl World {
@@ -63,7 +64,7 @@ impl World {
             held: BTreeMap::new(),
             signed: Vec::new(),
             nonces: 0,
-            unsynced: BTreeSet::new(),
+            unsynced: BTreeMap::new(),
         }
     }
 
@@ -264,6 +265,7 @@ impl World {
 
     /// Returns whether the ledger took it.
     async fn record(&mut self, id: u8, transition: Transition) -> bool {
+        let before = self.ledger.purchase(&Self::key(id)).await.unwrap();
         let done = self
             .ledger
             .record(&Self::key(id), &transition, at(self.now))
@@ -271,10 +273,10 @@ impl World {
         if done.is_err() {
             return false;
         }
-        match transition.is_outcome() {
-            true => self.unsynced.insert(id),
-            false => self.unsynced.remove(&id),
-        };
+        match before.filter(|_| transition.is_outcome()) {
+            Some(before) => drop(self.unsynced.entry(id).or_insert(before)),
+            None => drop(self.unsynced.remove(&id)),
+        }
         match (self.bug, transition) {
             (Bug::ReleaseOnTimeout, Transition::Unresolved { .. })
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {

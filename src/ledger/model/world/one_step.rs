@@ -83,27 +83,18 @@ impl World {
         }
     }
 
-    /// The purchase is signed again, as it was when its signature reached the disk.
+    /// The purchase is again as the disk has it.
     pub(super) fn lose_outcome(&mut self, id: u8) {
-        if !self.unsynced.remove(&id) {
+        let Some(before) = self.unsynced.remove(&id) else {
             return;
-        }
+        };
         let is_bug = self.bug == Bug::LostOutcomeReleases;
         self.corrupt(|purchase| {
-            let has_outcome = matches!(
-                purchase.state,
-                State::Settled | State::Rejected | State::Unresolved
-            );
-            if purchase.key() == Self::key(id)
-                && has_outcome
-                && purchase.payload.is_some()
-                && purchase.proof.is_none()
-            {
-                purchase.state = match is_bug {
-                    true => State::Voided,
-                    false => State::Signed,
-                };
-                purchase.transaction = None;
+            if purchase.key() == Self::key(id) {
+                *purchase = before.clone();
+                if is_bug {
+                    purchase.state = State::Voided;
+                }
             }
         });
     }
