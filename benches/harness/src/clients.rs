@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{Client, ClientBuilder, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt};
+use k256::ecdsa::SigningKey;
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
 
@@ -61,7 +62,8 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
     let known = || policy().remember_terms(DAY);
     match name {
         "floor" => floor(url("/floor"), plan).await,
-        "hand" => by_hand(url("/one"), plan).await,
+        "hand" => by_hand(url("/one"), plan, Key::libsecp256k1()?).await,
+        "hand-k256" => by_hand(url("/one"), plan, Key::k256()?).await,
         "bursar" => {
             buy(
                 payer(policy())?.ledger(Ledger::memory()).build()?,
@@ -88,7 +90,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         }
         "bursar-sqlite" => {
             let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
-            let ledger = Ledger::sqlite(directory.path().join("books.db"))?;
+            let ledger = Ledger::sqlite(directory.path().join("ledger.db"))?;
             buy(payer(policy())?.ledger(ledger).build()?, url("/one"), plan).await
         }
         "reqwest-free" => pass(ReqwestTransport(http()), format!("{base}/free"), plan).await,
@@ -117,7 +119,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
 async fn floor(url: String, plan: Plan) -> Result<Measured, Failure> {
     let client = http();
     let terms = ask(&client, &url).await?;
-    let payment: Arc<str> = Wallet::new()?.pay(&terms)?.into();
+    let payment: Arc<str> = Wallet::new(Key::libsecp256k1()?).pay(&terms)?.into();
     drive(plan, move |_| {
         let (client, url, payment) = (client.clone(), url.clone(), Arc::clone(&payment));
         async move {
@@ -155,8 +157,8 @@ async fn deliver(response: reqwest::Response) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn by_hand(url: String, plan: Plan) -> Result<Measured, Failure> {
-    let (client, wallet) = (http(), Arc::new(Wallet::new()?));
+async fn by_hand(url: String, plan: Plan, key: Key) -> Result<Measured, Failure> {
+    let (client, wallet) = (http(), Arc::new(Wallet::new(key)));
     drive(plan, move |_| {
         let (client, wallet, url) = (client.clone(), Arc::clone(&wallet), url.clone());
         async move {
@@ -174,23 +176,54 @@ async fn by_hand(url: String, plan: Plan) -> Result<Measured, Failure> {
     .await
 }
 
-/// What somebody in a hurry writes: no policy, no books, the seller's word for everything.
+/// A private key with the library that signs by it.
+enum Key {
+    Libsecp256k1(SecretKey, Secp256k1<secp256k1::All>),
+    K256(SigningKey),
+}
+
+impl Key {
+    fn libsecp256k1() -> Result<Self, Failure> {
+        let key: [u8; 32] = hex::decode(KEY)?
+            .try_into()
+            .map_err(|_| "a key of 32 bytes")?;
+        let key = SecretKey::from_byte_array(key)?;
+        Ok(Self::Libsecp256k1(key, Secp256k1::new()))
+    }
+
+    fn k256() -> Result<Self, Failure> {
+        Ok(Self::K256(SigningKey::from_slice(&hex::decode(KEY)?)?))
+    }
+
+    fn sign(&self, digest: B256) -> String {
+        let (scalars, odd): ([u8; 64], bool) = match self {
+            Self::Libsecp256k1(key, context) => {
+                let message = Message::from_digest(digest.0);
+                let signature = context.sign_ecdsa_recoverable(message, key);
+                let (recovery, scalars) = signature.serialize_compact();
+                (scalars, i32::from(recovery) & 1 == 1)
+            }
+            Self::K256(key) => {
+                let (signature, recovery) = key.sign_prehash_recoverable(digest.as_slice());
+                (signature.to_bytes().into(), recovery.is_y_odd())
+            }
+        };
+        hex::encode_prefixed([&scalars[..], &[27 + u8::from(odd)]].concat())
+    }
+}
+
+/// A client as it is written in a hurry: it has no policy and no ledger, and believes the seller.
 struct Wallet {
-    key: SecretKey,
-    context: Secp256k1<secp256k1::All>,
+    key: Key,
     count: AtomicU64,
 }
 
 impl Wallet {
-    fn new() -> Result<Self, Failure> {
-        let key: [u8; 32] = hex::decode(KEY)?
-            .try_into()
-            .map_err(|_| "a key of 32 bytes")?;
-        Ok(Self {
-            key: SecretKey::from_byte_array(key)?,
-            context: Secp256k1::new(),
+    const fn new(key: Key) -> Self {
+        Self {
+            key,
             count: AtomicU64::new(1),
-        })
+        }
     }
 
     fn pay(&self, terms: &Value) -> Result<String, Failure> {
@@ -236,12 +269,7 @@ impl Wallet {
             ]
             .concat(),
         );
-        let signature = self
-            .context
-            .sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
-        let (recovery, scalars) = signature.serialize_compact();
-        let signature =
-            hex::encode_prefixed([&scalars[..], &[27 + i32::from(recovery) as u8]].concat());
+        let signature = self.key.sign(digest);
         let payment = json!({
             "x402Version": 2, "accepted": offer, "resource": terms["resource"],
             "payload": { "signature": signature, "authorization": {

@@ -1,16 +1,25 @@
-//! How fast bursar is, against the floor and its peers, in one run: `bursar-speed [--short] [--peers BINARY]`.
+//! Measures bursar, two plain requests (the floor), a payer by hand and other clients: `benches/run` runs it.
 
+#[cfg(feature = "postgres")]
+mod away;
 mod clients;
+mod counts;
 mod drive;
+#[cfg(feature = "postgres")]
+mod fleet;
 mod growth;
+mod mode;
 #[path = "../../pieces/core.rs"]
 mod pieces;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod reading;
+mod rounds;
 mod server;
 mod table;
 
 use drive::{Failure, Plan};
+use mode::Mode;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,32 +37,19 @@ fn main() -> Result<(), Failure> {
             println!("{}", serde_json::to_string(&measured)?);
             Ok(())
         }
-        Some("fill") => {
-            let [_, path, purchases] = arguments.as_slice() else {
-                return Err("fill PATH ENTRIES".into());
-            };
-            growth::fill(path.as_ref(), purchases.parse()?)
-        }
-        Some("growth") => {
-            let [_, largest] = arguments.as_slice() else {
-                return Err("growth ENTRIES".into());
-            };
-            let largest = largest.parse()?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(growth::measure(largest))
-        }
+        Some("growth") => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?
+            .block_on(growth::measure(Mode::read(&arguments))),
+        Some("read") => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(reading::run(&arguments[1..])),
         #[cfg(feature = "postgres")]
-        Some("postgres") => {
-            let [_, url, schema, plan @ ..] = arguments.as_slice() else {
-                return Err("postgres URL SCHEMA PLAN".into());
-            };
-            let plan = Plan::read(plan)?;
-            let measured = plan.runtime()?.block_on(postgres::buy(url, schema, plan))?;
-            println!("{:.1}", measured.rate);
-            Ok(())
-        }
+        Some("postgres") => postgres::run(&arguments[1..]),
+        #[cfg(feature = "postgres")]
+        Some("fleet") => fleet::measure(Mode::read(&arguments)),
         Some("pieces") => {
             pieces::NAMES.iter().for_each(|name| println!("{name}"));
             Ok(())
@@ -65,6 +61,7 @@ fn main() -> Result<(), Failure> {
             let mut piece = pieces::Piece::new(name)?;
             (0..count.parse()?).try_for_each(|_| piece.run())
         }
-        _ => table::print(&arguments),
+        Some("table") => table::print(&arguments),
+        _ => Err("run benches/run".into()),
     }
 }

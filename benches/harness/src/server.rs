@@ -65,6 +65,8 @@ fn terms(base: &str, offers: usize) -> HeaderValue {
         "error": "PAYMENT-SIGNATURE header is required",
         "resource": { "url": format!("{base}/paid"), "description": "what is sold", "mimeType": "application/json" },
         "accepts": accepts,
+        // x402-signer does not read terms without extensions.
+        "extensions": {},
     });
     header(&terms)
 }

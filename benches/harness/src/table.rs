@@ -1,140 +1,53 @@
-//! Runs the rounds and prints their table.
+//! Prints the table of all clients and its introduction.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::Command;
 use std::time::Instant;
 
+use crate::counts::Counts;
 use crate::drive::{Failure, Measured};
+use crate::mode::Mode;
+use crate::rounds::{Cores, PEERS, Programs, Rounds, Trial};
 
-/// The other clients and their versions. Each is a program of its own.
-const PEERS: [(&str, &str); 2] = [("x402-reqwest", "2.0.2"), ("r402", "0.21.0")];
-
-/// The server's process. It ends when its standard input is closed.
-struct Server {
-    process: Child,
-    base: String,
+/// A row of the table.
+pub struct Line {
+    pub case: String,
+    pub goal: String,
+    pub measured: String,
+    pub met: Option<bool>,
 }
 
-/// The processor cores that the two processes run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Cores {
-    /// Both on the first core.
-    Same,
-    /// The client on the first, the server on the second.
-    Apart,
-    /// The system chooses.
-    Any,
-}
-
-/// One measurement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Trial {
-    client: &'static str,
-    cores: Cores,
-    in_flight: usize,
-    count: usize,
-}
-
-impl Trial {
-    const fn new(client: &'static str, cores: Cores) -> Self {
+impl Line {
+    /// A row without a goal.
+    pub fn fact(case: impl Into<String>, measured: impl Into<String>) -> Self {
         Self {
-            client,
-            cores,
-            in_flight: 1,
-            count: 3000,
+            case: case.into(),
+            goal: String::new(),
+            measured: measured.into(),
+            met: None,
         }
     }
 
-    const fn in_flight(self, in_flight: usize) -> Self {
-        Self { in_flight, ..self }
+    pub fn goal(self, goal: &str, met: bool) -> Self {
+        Self {
+            goal: goal.to_owned(),
+            met: Some(met),
+            ..self
+        }
     }
 
-    const fn count(self, count: usize) -> Self {
-        Self { count, ..self }
+    pub fn print(&self) {
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        println!(
+            "| {} | {} | {} | {met} |",
+            self.case, self.goal, self.measured
+        );
     }
-}
-
-/// Starts a program on the given cores, with `taskset`.
-fn on(cores: Cores, core: &str, program: &str) -> Command {
-    if cores == Cores::Any {
-        return Command::new(program);
-    }
-    let mut command = Command::new("taskset");
-    command.args(["-c", core, program]);
-    command
-}
-
-impl Server {
-    fn start(cores: Cores) -> Result<Self, Failure> {
-        let itself = std::env::current_exe()?;
-        let core = if cores == Cores::Apart { "1" } else { "0" };
-        let mut command = on(cores, core, &itself.to_string_lossy());
-        let mut process = command
-            .arg("server")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut port = String::new();
-        BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut port)?;
-        Ok(Self {
-            process,
-            base: format!("http://127.0.0.1:{}", port.trim()),
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        drop(self.process.wait());
-    }
-}
-
-fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Failure> {
-    let itself = std::env::current_exe()?;
-    let program = if PEERS.iter().any(|(peer, _)| *peer == trial.client) {
-        vec![format!(
-            "{}/{}/release/bursar-speed-peers",
-            peers.ok_or("no peers")?,
-            trial.client
-        )]
-    } else {
-        vec![itself.to_string_lossy().into_owned(), "client".to_owned()]
-    };
-    let mut command = on(trial.cores, "0", &program[0]);
-    command.args(&program[1..]).args([trial.client, base]);
-    command.args([trial.count.to_string(), trial.in_flight.to_string()]);
-    let output = command.stderr(Stdio::inherit()).output()?;
-    serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
-}
-
-/// The measurements of all rounds, by trial.
-struct Rounds(HashMap<Trial, Vec<Measured>>);
-
-impl Rounds {
-    fn best(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> f64 {
-        self.sorted(trial, of).first().copied().unwrap_or_default() as f64
-    }
-
-    fn median(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> f64 {
-        let all = self.sorted(trial, of);
-        all.get(all.len() / 2).copied().unwrap_or_default() as f64
-    }
-
-    fn sorted(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> Vec<u64> {
-        let mut all: Vec<u64> = self.0.get(&trial).into_iter().flatten().map(of).collect();
-        all.sort_unstable();
-        all
-    }
-}
-
-/// A row of the table. The best round shows the machine at rest; the row gives the median too.
-struct Line {
-    what: String,
-    goal: String,
-    measured: String,
-    met: Option<bool>,
 }
 
 fn p50(measured: &Measured) -> u64 {
@@ -145,235 +58,370 @@ fn cpu(measured: &Measured) -> u64 {
     measured.cpu
 }
 
-/// Returns the nanoseconds between the ends of two purchases.
-fn pace(measured: &Measured) -> u64 {
-    (1e9 / measured.rate) as u64
+const PASSTHROUGH: [(&str, [&str; 2], usize, usize, bool); 4] = [
+    (
+        "small body, one call",
+        ["reqwest-free", "bursar-free"],
+        1,
+        6000,
+        true,
+    ),
+    (
+        "small body, 32 in flight",
+        ["reqwest-free", "bursar-free"],
+        32,
+        40_000,
+        true,
+    ),
+    (
+        "1 MiB, one call",
+        ["reqwest-big", "bursar-big"],
+        1,
+        400,
+        false,
+    ),
+    (
+        "1 MiB, 32 in flight",
+        ["reqwest-big", "bursar-big"],
+        32,
+        1000,
+        false,
+    ),
+];
+
+/// One call after the other, both processes on one core.
+const fn one(client: &'static str) -> Trial {
+    Trial::new(client, Cores::Same)
 }
 
-fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
-    use Cores::{Any, Apart, Same};
-    let mut lines = Vec::new();
-    let mut line = |what: &str, goal: String, measured: String, met: Option<bool>| {
-        lines.push(Line {
-            what: what.to_owned(),
-            goal,
-            measured,
-            met,
-        });
-    };
-    let micros = |nanos: f64| format!("{:.1} µs", nanos / 1000.0);
-    for (cores, place) in [(Same, "one shared core"), (Apart, "one core each")] {
-        let floor = Trial::new("floor", cores);
-        let text = format!(
-            "p50 {}, {} CPU",
-            micros(rounds.best(floor, p50)),
-            micros(rounds.best(floor, cpu))
-        );
-        line(
-            &format!("floor: two plain reqwest requests, {place}"),
-            String::new(),
-            text,
-            None,
-        );
-    }
-    let ratio = |trial: Trial, floor: Trial| {
-        (
-            rounds.best(trial, p50) / rounds.best(floor, p50),
-            rounds.median(trial, p50) / rounds.median(floor, p50),
-        )
-    };
-    let mut against = |what: &str, trial: Trial, floor: Trial, goal: Option<f64>| {
-        let (best, median) = ratio(trial, floor);
-        let added = (rounds.best(trial, cpu) - rounds.best(floor, cpu)) / 1000.0;
-        let text = format!("{best:.2} (median {median:.2}), {added:+.1} µs CPU");
-        line(
-            what,
-            goal.map(|goal| format!("p50 ≤ {goal}")).unwrap_or_default(),
-            text,
-            goal.map(|goal| best <= goal),
-        );
-    };
-    for (cores, place) in [(Same, "one shared core"), (Apart, "one core each")] {
-        let floor = Trial::new("floor", cores);
-        let first = if cfg!(feature = "secp256k1") {
-            1.6
-        } else {
-            1.8
-        };
-        against(
-            &format!("bursar, first purchase, {place}"),
-            Trial::new("bursar", cores),
-            floor,
-            Some(first),
-        );
-        against(
-            &format!("bursar, known seller, {place}"),
-            Trial::new("bursar-known", cores),
-            floor,
-            Some(1.1),
-        );
-        against(
-            &format!("minimal client (libsecp256k1, no policy, no ledger), {place}"),
-            Trial::new("hand", cores),
-            floor,
-            None,
-        );
-        for (peer, version) in PEERS.iter().filter(|_| with_peers) {
-            against(
-                &format!("{peer} {version}, {place}"),
-                Trial::new(peer, cores),
-                floor,
-                None,
-            );
-        }
-    }
-    let slow = |client| Trial::new(client, Same).count(100);
-    against(
-        "bursar, known seller, 20 ms added to each answer, one shared core",
-        slow("slow-bursar-known"),
-        slow("slow-floor"),
-        Some(0.52),
-    );
-    against(
-        "bursar, SQLite ledger, one shared core",
-        Trial::new("bursar-sqlite", Same).count(500),
-        Trial::new("floor", Same),
-        None,
-    );
+/// The writes to the disk take most of the time.
+const fn one_sqlite() -> Trial {
+    one("bursar-sqlite").count(1000)
+}
 
-    let floor = Trial::new("floor", Same);
-    let bursar = Trial::new("bursar", Same);
-    let added = (rounds.best(bursar, cpu) - rounds.best(floor, cpu)) / 1000.0;
-    line(
-        "bursar, first purchase: CPU time added",
-        "≤ 30 µs".into(),
-        format!("{added:.1} µs"),
-        Some(added <= 30.0),
-    );
-    let eight =
-        (rounds.best(Trial::new("bursar-eight", Same), cpu) - rounds.best(bursar, cpu)) / 1000.0;
-    line(
-        "bursar, eight offers, the payable one last: CPU time added",
-        "≤ 5 µs".into(),
-        format!("{eight:.1} µs"),
-        Some(eight <= 5.0),
-    );
-    let mut share = |what: &str, client: &'static str, goal: Option<f64>| {
-        let many = |client| Trial::new(client, Any).in_flight(32).count(20_000);
-        let share = rounds.best(many("floor"), pace) / rounds.best(many(client), pace);
-        let rate = 1e9 / rounds.best(many(client), pace);
-        line(
-            what,
-            goal.map(|goal| format!("≥ {goal}")).unwrap_or_default(),
-            format!("{share:.2} ({rate:.0}/s)"),
-            goal.map(|goal| share >= goal),
-        );
+const fn slow(client: &'static str) -> Trial {
+    one(client).count(100)
+}
+
+const fn many(client: &'static str) -> Trial {
+    Trial::new(client, Cores::Any).in_flight(32).count(20_000)
+}
+
+const fn many_writers(client: &'static str) -> Trial {
+    Trial::new(client, Cores::Any).in_flight(64).count(6000)
+}
+
+const fn passthrough(client: &'static str, in_flight: usize, count: usize) -> Trial {
+    let cores = if in_flight == 1 {
+        Cores::Same
+    } else {
+        Cores::Any
     };
-    share(
-        "bursar, 32 calls in flight: share of the floor's rate",
-        "bursar",
-        Some(0.5),
-    );
-    share(
-        "bursar, known seller, 32 calls in flight",
-        "bursar-known",
-        None,
-    );
-    share("minimal client, 32 calls in flight", "hand", None);
-    for (peer, version) in PEERS.iter().filter(|_| with_peers) {
-        share(&format!("{peer} {version}, 32 calls in flight"), peer, None);
+    Trial::new(client, cores).in_flight(in_flight).count(count)
+}
+
+/// Returns the name of another client that is offered eight ways to pay.
+fn eight(peer: &str) -> &'static str {
+    match peer {
+        "x402-reqwest" => "x402-reqwest-eight",
+        "r402" => "r402-eight",
+        _ => "x402-signer-eight",
     }
-    for (what, bare, ours, in_flight, count) in [
-        (
-            "bursar, free request, small body",
-            "reqwest-free",
-            "bursar-free",
-            1,
-            6000,
-        ),
-        (
-            "bursar, free request, small body, 32 calls in flight",
-            "reqwest-free",
-            "bursar-free",
-            32,
-            40_000,
-        ),
-        (
-            "bursar, free request, 1 MiB",
-            "reqwest-big",
-            "bursar-big",
-            1,
-            400,
-        ),
-        (
-            "bursar, free request, 1 MiB, 32 calls in flight",
-            "reqwest-big",
-            "bursar-big",
-            32,
-            1000,
-        ),
-    ] {
-        let cores = if in_flight == 1 { Same } else { Any };
-        let at = |client| Trial::new(client, cores).in_flight(in_flight).count(count);
-        let (time, work) = (
-            rounds.best(at(ours), p50) / rounds.best(at(bare), p50),
-            rounds.best(at(ours), cpu) / rounds.best(at(bare), cpu),
-        );
-        line(
-            what,
-            "≤ 1.03".into(),
-            format!("p50 {time:.3}, CPU {work:.3}"),
-            Some(time <= 1.03 && work <= 1.03),
-        );
+}
+
+/// Returns all measurements. Those that are compared with each other are next to each other.
+fn trials(mode: Mode) -> Vec<Trial> {
+    let peers = PEERS.map(|(peer, _)| peer);
+    let bursar = ["bursar", "secp:bursar", "bursar-known", "secp:bursar-known"];
+    let mut trials = vec![one("floor"), one("hand"), one("hand-k256")];
+    trials.extend(peers.map(one));
+    trials.extend(bursar.map(one));
+    trials.push(one_sqlite());
+    trials.extend(peers.map(|peer| one(eight(peer))));
+    trials.push(one("bursar-eight"));
+    trials.extend(["slow-floor", "slow-bursar-known"].map(slow));
+    for (_, clients, in_flight, count, _) in PASSTHROUGH {
+        trials.extend(clients.map(|client| passthrough(client, in_flight, count)));
     }
-    let ledger = |client, in_flight| Trial::new(client, Any).in_flight(in_flight).count(3000);
-    let memory = 1e9 / rounds.best(ledger("bursar", 64), pace);
-    let sqlite = 1e9 / rounds.best(ledger("bursar-sqlite", 64), pace);
-    let text = format!("{:.2} ({sqlite:.0}/s of {memory:.0}/s)", sqlite / memory);
-    line(
-        "SQLite ledger, 64 calls in flight: share of the memory ledger's rate",
-        "≥ 0.5".into(),
-        text,
-        Some(sqlite >= memory / 2.0),
-    );
+    trials.extend(["floor", "hand", "hand-k256"].map(many));
+    trials.extend(peers.map(many));
+    trials.extend(bursar.map(many));
+    trials.push(many("bursar-sqlite").count(4000));
+    trials.extend(["bursar", "bursar-sqlite"].map(many_writers));
+    if mode == Mode::Full {
+        let apart = |client| Trial::new(client, Cores::Apart);
+        trials.extend(["floor", "hand", "bursar", "bursar-known"].map(apart));
+        trials.extend(peers.map(apart));
+    }
+    trials
+}
+
+/// Ratios of one client's numbers to another's.
+struct Ratios {
+    p50: f64,
+    median: f64,
+    cpu: f64,
+}
+
+impl Ratios {
+    fn new(rounds: &Rounds, ours: Trial, theirs: Trial) -> Option<Self> {
+        Some(Self {
+            p50: rounds.best(ours, p50)? / rounds.best(theirs, p50)?,
+            median: rounds.median(ours, p50)? / rounds.median(theirs, p50)?,
+            cpu: rounds.best(ours, cpu)? / rounds.best(theirs, cpu)?,
+        })
+    }
+
+    /// Returns the ratios to the best of some clients: p50 and CPU time each to the client that needs least.
+    fn to_best(rounds: &Rounds, ours: Trial, others: &[Trial]) -> Option<(Self, String)> {
+        let best = |of: fn(&Measured) -> u64| {
+            let named = others
+                .iter()
+                .filter_map(|other| Some((*other, rounds.best(*other, of)?)));
+            named.min_by(|a, b| a.1.total_cmp(&b.1))
+        };
+        let ((fast, _), (cheap, _)) = (best(p50)?, best(cpu)?);
+        let ratios = Self {
+            cpu: Self::new(rounds, ours, cheap)?.cpu,
+            ..Self::new(rounds, ours, fast)?
+        };
+        let name = |trial: Trial| {
+            trial
+                .client
+                .trim_end_matches("-eight")
+                .trim_end_matches("-known")
+        };
+        let names = if fast == cheap {
+            name(fast).to_owned()
+        } else {
+            format!("{} and {}", name(fast), name(cheap))
+        };
+        Some((ratios, names))
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "p50 {:.2} (median {:.2}), CPU {:.2}",
+            self.p50, self.median, self.cpu
+        )
+    }
+}
+
+fn micros(nanos: f64) -> String {
+    format!("{:.1} µs", nanos / 1000.0)
+}
+
+/// Returns the p50 and the CPU time of one client.
+fn times(rounds: &Rounds, trial: Trial) -> Option<String> {
+    let (best, median) = (rounds.best(trial, p50)?, rounds.median(trial, p50)?);
+    Some(format!(
+        "p50 {} (median {}), CPU {}",
+        micros(best),
+        micros(median),
+        micros(rounds.best(trial, cpu)?)
+    ))
+}
+
+fn lines(rounds: &Rounds, counts: Option<&Counts>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    one_after_the_other(rounds, &mut lines);
+    sqlite(rounds, counts, &mut lines);
+    passed_through(rounds, &mut lines);
+    in_flight(rounds, &mut lines);
+    apart(rounds, &mut lines);
     lines
 }
 
-fn trials(with_peers: bool) -> Vec<Trial> {
-    use Cores::{Any, Apart, Same};
-    let peers = if with_peers { &PEERS[..] } else { &[] };
-    let mut trials = Vec::new();
-    for cores in [Same, Apart] {
-        trials.extend(
-            ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, cores)),
+/// The cases with an offer that each client pays, one call after the other on one core.
+fn one_after_the_other(rounds: &Rounds, lines: &mut Vec<Line>) {
+    let fact = |case: &str, trial| Some(Line::fact(case, times(rounds, trial)?));
+    lines.extend(fact("floor: two plain reqwest requests", one("floor")));
+    lines.extend(fact("by hand, libsecp256k1", one("hand")));
+    lines.extend(fact("by hand, k256", one("hand-k256")));
+    for (peer, version) in PEERS {
+        lines.extend(fact(&format!("{peer} {version}"), one(peer)));
+    }
+    for (case, ours, theirs) in [
+        (
+            "bursar, memory ledger",
+            one("bursar"),
+            PEERS.map(|(peer, _)| one(peer)),
+        ),
+        (
+            "bursar, memory ledger, eight offers",
+            one("bursar-eight"),
+            PEERS.map(|(peer, _)| one(eight(peer))),
+        ),
+    ] {
+        lines.extend(times(rounds, ours).map(|text| {
+            let Some((ratios, names)) = Ratios::to_best(rounds, ours, &theirs) else {
+                return Line::fact(case, text);
+            };
+            let met = ratios.p50 <= 0.85 && ratios.cpu <= 0.85;
+            let text = format!("{text}; of {names}: {}", ratios.text());
+            Line::fact(case, text).goal("p50 and CPU ≤ 0.85 of the best other client", met)
+        }));
+    }
+    let compared = |case: &str,
+                    ours: Trial,
+                    theirs: &[(&str, Trial)],
+                    goal: &str,
+                    met: fn(&Ratios) -> bool| {
+        let mut text = times(rounds, ours)?;
+        let mut first = None;
+        for (name, theirs) in theirs {
+            let ratios = Ratios::new(rounds, ours, *theirs)?;
+            write!(text, "; of {name}: {}", ratios.text()).ok()?;
+            first.get_or_insert(ratios);
+        }
+        let line = Line::fact(case, text);
+        Some(match first {
+            Some(ratios) if !goal.is_empty() => line.goal(goal, met(&ratios)),
+            _ => line,
+        })
+    };
+    lines.extend(compared(
+        "bursar with `secp256k1`, memory ledger",
+        one("secp:bursar"),
+        &[("by hand with libsecp256k1", one("hand"))],
+        "p50 and CPU ≤ 1.35 of by hand",
+        |ratios| ratios.p50 <= 1.35 && ratios.cpu <= 1.35,
+    ));
+    lines.extend(compared(
+        "bursar, memory ledger, known terms",
+        one("bursar-known"),
+        &[
+            ("by hand with libsecp256k1", one("hand")),
+            ("by hand with k256", one("hand-k256")),
+        ],
+        "p50 ≤ 1.2 of by hand",
+        |ratios| ratios.p50 <= 1.2,
+    ));
+    lines.extend(compared(
+        "bursar with `secp256k1`, memory ledger, known terms",
+        one("secp:bursar-known"),
+        &[("by hand with libsecp256k1", one("hand"))],
+        "",
+        |_| true,
+    ));
+    lines.extend(compared(
+        "bursar, known terms, 20 ms added to each answer",
+        slow("slow-bursar-known"),
+        &[("the floor", slow("slow-floor"))],
+        "",
+        |_| true,
+    ));
+}
+
+fn sqlite(rounds: &Rounds, counts: Option<&Counts>, lines: &mut Vec<Line>) {
+    let (ours, memory) = (one_sqlite(), one("bursar"));
+    let row = || {
+        let ratios = Ratios::new(rounds, ours, memory)?;
+        let text = format!(
+            "{}; of the memory ledger: {}",
+            times(rounds, ours)?,
+            ratios.text()
         );
-        trials.extend(peers.iter().map(|(peer, _)| Trial::new(peer, cores)));
+        let met = ratios.p50 <= 2.5 && ratios.cpu <= 2.0;
+        Some(
+            Line::fact("bursar, SQLite ledger", text)
+                .goal("p50 ≤ 2.5 and CPU ≤ 2 of the memory ledger", met),
+        )
+    };
+    lines.extend(row());
+    lines.extend(counts.map(Counts::line));
+    let row = || {
+        let memory = rounds.rate(many_writers("bursar"))?;
+        let sqlite = rounds.rate(many_writers("bursar-sqlite"))?;
+        let share = sqlite / memory;
+        let text = format!("{share:.2} ({sqlite:.0}/s of {memory:.0}/s)");
+        let case = "bursar, SQLite ledger, 64 in flight: share of the memory ledger's rate";
+        Some(Line::fact(case, text).goal("≥ 0.6", share >= 0.6))
+    };
+    lines.extend(row());
+}
+
+/// Requests that the seller answers without payment, compared with reqwest.
+fn passed_through(rounds: &Rounds, lines: &mut Vec<Line>) {
+    for (case, [bare, ours], in_flight, count, has_goal) in PASSTHROUGH {
+        let at = |client| passthrough(client, in_flight, count);
+        lines.extend(Ratios::new(rounds, at(ours), at(bare)).map(|ratios| {
+            let case = format!("free request, {case}: bursar's time divided by reqwest's");
+            let text = format!(
+                "p50 {:.3} (median {:.3}), CPU {:.3}",
+                ratios.p50, ratios.median, ratios.cpu
+            );
+            let line = Line::fact(case, text);
+            let met = ratios.p50 <= 1.08 && ratios.cpu <= 1.08;
+            if has_goal {
+                line.goal("p50 and CPU ≤ 1.08", met)
+            } else {
+                line
+            }
+        }));
     }
-    trials.push(Trial::new("bursar-eight", Same));
-    trials.push(Trial::new("bursar-sqlite", Same).count(500));
-    trials.extend(
-        ["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)),
-    );
-    let many = ["floor", "bursar", "bursar-known", "hand"]
-        .map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
-    trials.extend(many);
-    trials.extend(
-        peers
-            .iter()
-            .map(|(peer, _)| Trial::new(peer, Any).in_flight(32).count(20_000)),
-    );
-    for client in ["reqwest-free", "bursar-free"] {
-        trials.push(Trial::new(client, Same).count(6000));
-        trials.push(Trial::new(client, Any).in_flight(32).count(40_000));
+}
+
+/// Purchases per second with 32 calls in flight, on all cores.
+fn in_flight(rounds: &Rounds, lines: &mut Vec<Line>) {
+    let rate = |client| rounds.rate(many(client));
+    let fact = |name: &str, client| {
+        let text = format!("{:.0}/s", rate(client)?);
+        Some(Line::fact(format!("32 in flight: {name}"), text))
+    };
+    lines.extend(fact("floor", "floor"));
+    lines.extend(fact("by hand, libsecp256k1", "hand"));
+    lines.extend(fact("by hand, k256", "hand-k256"));
+    for (peer, version) in PEERS {
+        lines.extend(fact(&format!("{peer} {version}"), peer));
     }
-    for client in ["reqwest-big", "bursar-big"] {
-        trials.push(Trial::new(client, Same).count(400));
-        trials.push(Trial::new(client, Any).in_flight(32).count(1000));
+    let others = PEERS.map(|(peer, _)| rate(peer).map(|rate| (peer, rate)));
+    let best = others
+        .into_iter()
+        .flatten()
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    lines.extend(rate("bursar").map(|ours| {
+        let (case, text) = (
+            "32 in flight: bursar, memory ledger",
+            format!("{ours:.0}/s"),
+        );
+        let Some((peer, theirs)) = best else {
+            return Line::fact(case, text);
+        };
+        let share = ours / theirs;
+        Line::fact(case, format!("{text}; {share:.2} of {peer}'s"))
+            .goal("≥ 1.2 of the best other client", share >= 1.2)
+    }));
+    lines.extend(fact(
+        "bursar with `secp256k1`, memory ledger",
+        "secp:bursar",
+    ));
+    lines.extend(fact("bursar, memory ledger, known terms", "bursar-known"));
+    lines.extend(fact(
+        "bursar with `secp256k1`, memory ledger, known terms",
+        "secp:bursar-known",
+    ));
+    lines.extend(rounds.rate(many("bursar-sqlite").count(4000)).map(|rate| {
+        Line::fact(
+            "32 in flight: bursar, SQLite ledger",
+            format!("{rate:.0}/s"),
+        )
+    }));
+}
+
+/// The client on one core and the seller on another.
+fn apart(rounds: &Rounds, lines: &mut Vec<Line>) {
+    let fact = |name: &str, client| {
+        let text = times(rounds, Trial::new(client, Cores::Apart))?;
+        Some(Line::fact(format!("one core each: {name}"), text))
+    };
+    lines.extend(fact("floor", "floor"));
+    lines.extend(fact("by hand, libsecp256k1", "hand"));
+    for (peer, version) in PEERS {
+        lines.extend(fact(&format!("{peer} {version}"), peer));
     }
-    trials.extend(
-        ["bursar", "bursar-sqlite"].map(|client| Trial::new(client, Any).in_flight(64).count(3000)),
-    );
-    trials
+    lines.extend(fact("bursar, memory ledger", "bursar"));
+    lines.extend(fact("bursar, memory ledger, known terms", "bursar-known"));
 }
 
 /// Returns the median time, in microseconds, of a 4 KiB write with its fsync on the disk of the ledger.
@@ -391,13 +439,8 @@ fn fsync() -> Result<f64, Failure> {
     Ok(times[times.len() / 2])
 }
 
-/// How the numbers of the table come about.
-const METHOD: &str = "Each number is the best of seven interleaved rounds, with the median in brackets where it is given. Client and \
-    server are two processes. A ratio divides a client's p50 by the floor's p50 on the same cores. CPU time is the \
-    client's, by getrusage, beyond the floor's.";
-
 /// Describes the machine, the versions and the method.
-fn machine() -> Result<String, Failure> {
+fn introduction(mode: Mode) -> Result<String, Failure> {
     let output = |program: &str, arguments: &[&str]| -> Result<String, Failure> {
         let output = Command::new(program).args(arguments).output()?;
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
@@ -407,13 +450,18 @@ fn machine() -> Result<String, Failure> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map(|(_, name)| name);
-    let signer = if cfg!(feature = "secp256k1") {
-        "libsecp256k1 0.31"
-    } else {
-        "k256 0.14"
+    let length = match mode {
+        Mode::Full => "a full run, seven rounds",
+        Mode::Quick => {
+            "a quick run (`benches/run --quick`), five rounds of half the purchases, on a machine that other programs used too"
+        }
+        Mode::Short => "a trial of a few purchases, whose numbers mean nothing",
     };
     Ok(format!(
-        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13; signatures by {signer}; release builds. {METHOD}",
+        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13; release builds; {length}.\n\n\
+         Each number is the best of interleaved rounds, with the median in brackets where it is given. Unless the row says \
+         otherwise, one call follows the other, client and seller are two processes on one core, and bursar signs with \
+         k256 0.14. CPU time is the client's, by getrusage. A ratio divides two numbers of this run.",
         output("date", &["+%Y-%m-%d"])?,
         model.unwrap_or("unknown processor"),
         std::thread::available_parallelism()?,
@@ -425,53 +473,24 @@ fn machine() -> Result<String, Failure> {
     ))
 }
 
-/// Runs all trials one after the other, seven times, and prints the table.
+/// Runs all trials in turn, round after round, and prints the table.
 pub fn print(arguments: &[String]) -> Result<(), Failure> {
-    let short = arguments.iter().any(|argument| argument == "--short");
+    let mode = Mode::read(arguments);
     let after = |flag| {
         let at = arguments.iter().position(|argument| argument == flag)?;
         arguments.get(at + 1).map(String::as_str)
     };
-    let (peers, only, more) = (after("--peers"), after("--only"), after("--more"));
-    let mut trials = trials(peers.is_some());
-    if let Some(only) = only {
-        trials.retain(|trial| trial.client == only || trial.client == "floor");
-    }
-    let mut rounds = Rounds(HashMap::new());
-    for round in 0..if short { 1 } else { 7 } {
-        eprintln!("round {}", round + 1);
-        for trial in &trials {
-            let server = Server::start(trial.cores)?;
-            let count = if short {
-                (trial.count / 50).max(20)
-            } else {
-                trial.count
-            };
-            let measured = measure(Trial { count, ..*trial }, &server.base, peers)?;
-            rounds.0.entry(*trial).or_default().push(measured);
-        }
-    }
-    println!("{}\n", machine()?);
+    let programs = Programs {
+        peers: after("--peers"),
+        secp256k1: after("--secp256k1"),
+    };
+    let rounds = Rounds::run(&trials(mode), mode, programs)?;
+    let counts = Counts::measure(mode)?;
+    println!("{}\n", introduction(mode)?);
     println!("| client and case | goal | measured | |");
     println!("|---|---|---|---|");
-    for Line {
-        what,
-        goal,
-        measured,
-        met,
-    } in lines(&rounds, peers.is_some())
-    {
-        if measured.contains("NaN") || measured.contains("inf") {
-            continue;
-        }
-        let met = match met {
-            Some(true) => "met",
-            Some(false) => "**missed**",
-            None => "",
-        };
-        println!("| {what} | {goal} | {measured} | {met} |");
-    }
-    if let Some(more) = more {
+    lines(&rounds, counts.as_ref()).iter().for_each(Line::print);
+    if let Some(more) = after("--more") {
         print!("{}", std::fs::read_to_string(more)?);
     }
     println!(

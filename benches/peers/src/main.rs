@@ -1,17 +1,23 @@
-//! The peers as they come: `bursar-speed-peers NAME BASE COUNT IN_FLIGHT IDLE_MICROS`.
+//! One other client with its default settings: `bursar-speed-peers NAME BASE COUNT IN_FLIGHT`.
 
 #[path = "../../harness/src/drive.rs"]
 mod drive;
 
+#[cfg(not(feature = "x402-signer"))]
 use std::sync::Arc;
 
+#[cfg(not(feature = "x402-signer"))]
 use alloy_signer_local::PrivateKeySigner;
+#[cfg(feature = "x402-signer")]
+use alloy_signer_local_1::PrivateKeySigner;
 use drive::{Failure, Plan, drive};
 
 #[cfg(feature = "r402")]
 const PEER: &str = "r402";
 #[cfg(feature = "x402-reqwest")]
 const PEER: &str = "x402-reqwest";
+#[cfg(feature = "x402-signer")]
+const PEER: &str = "x402-signer";
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -22,16 +28,19 @@ fn main() -> Result<(), Failure> {
         return Err("NAME BASE PLAN, please".into());
     };
     let plan = Plan::read(plan)?;
-    let (path, name) = match name.strip_prefix("slow-") {
-        Some(name) => ("slow", name),
-        None => ("paid", name.as_str()),
+    let (offers, name) = match name.strip_suffix("-eight") {
+        Some(name) => ("eight", name),
+        None => ("one", name.as_str()),
     };
     if name != PEER {
         return Err(format!("this is {PEER} and not {name}").into());
     }
-    let url = format!("{base}/{path}/one");
+    let url = format!("{base}/paid/{offers}");
     let measured = plan.runtime()?.block_on(async move {
-        let signer: Arc<PrivateKeySigner> = Arc::new(KEY.parse()?);
+        let signer: PrivateKeySigner = KEY.parse()?;
+        // The others share their signer.
+        #[cfg(not(feature = "x402-signer"))]
+        let signer = Arc::new(signer);
         let http = reqwest::Client::builder()
             .tcp_nodelay(true)
             .no_proxy()
@@ -49,6 +58,15 @@ fn main() -> Result<(), Failure> {
             http.with_payments(
                 X402Client::new().register(r402::evm::Eip155ExactClient::new(signer)),
             )
+        };
+        #[cfg(feature = "x402-signer")]
+        let client = {
+            use x402_signer::evm::EvmPaymentSigner;
+            use x402_signer::middleware::X402PaymentMiddleware;
+            let payer = x402_signer::X402Client::new(EvmPaymentSigner::new(signer));
+            reqwest_middleware::ClientBuilder::new(http)
+                .with(X402PaymentMiddleware::new(payer))
+                .build()
         };
         drive(plan, move |_| {
             let (client, url) = (client.clone(), url.clone());
