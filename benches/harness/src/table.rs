@@ -451,7 +451,7 @@ fn introduction(mode: Mode) -> Result<String, Failure> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map(|(_, name)| name);
     let length = match mode {
-        Mode::Full => "a full run, seven rounds",
+        Mode::Full => "a full run (`benches/run`), seven rounds",
         Mode::Quick => {
             "a quick run (`benches/run --quick`), five rounds of half the purchases, on a machine that other programs used too"
         }
