@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{Handler, Proxy};
 use crate::connections::{Connections, Guest};
@@ -40,6 +43,8 @@ const HEADER: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that calls have after the signal to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// The time after that to write their answers.
+const WRITING: Duration = Duration::from_secs(1);
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 type Service = StreamableHttpService<Handler, LocalSessionManager>;
@@ -77,15 +82,21 @@ pub(super) async fn serve(
             token.expose_secret()
         ));
     }
-    let expected = Arc::new(token);
-    let accepting = accept(listener, service, expected);
+    let (stopping, _) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let accepting = accept(&listener, service, token, &stopping, &mut connections);
     tokio::select! {
         () = accepting => {}
         () = stop_signal.asked() => {}
     }
-    // Calls are abandoned after a moment, and their purchases recorded. Then the sessions end.
+    drop(listener);
+    // Calls are abandoned after a moment, and their purchases recorded.
     ended.send_replace(true);
-    drop(tokio::time::timeout(GRACE, proxy.calls.close()).await);
+    drop(timeout(GRACE, proxy.calls.close()).await);
+    // The answers of these calls are written. Then the sessions end, with the streams on which clients only listen.
+    stopping.send_replace(true);
+    let written = async { while connections.join_next().await.is_some() {} };
+    drop(timeout(WRITING, written).await);
     stop.cancel();
     Ok(Exit::Done)
 }
@@ -109,25 +120,45 @@ fn token() -> Result<(SecretString, bool), Failure> {
     Ok((SecretString::from(digits.collect::<String>()), true))
 }
 
-async fn accept(listener: TcpListener, service: Service, token: Arc<SecretString>) {
-    let mut connections = Connections::new(CONNECTIONS);
+/// Accepts connections. After `stopping` each one ends with the answer that it is writing.
+async fn accept(
+    listener: &TcpListener,
+    service: Service,
+    token: SecretString,
+    stopping: &watch::Sender<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    let token = Arc::new(token);
+    let mut places = Connections::new(CONNECTIONS);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
             // Too many files are open, or the client is gone already.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let (service, token) = (service.clone(), Arc::clone(&token));
-        connections.open(|guest| {
+        places.open(|guest| {
             let answer = service_fn(move |request| {
                 let (service, token, guest) = (service.clone(), Arc::clone(&token), guest.clone());
                 async move { Ok::<_, Infallible>(answer(request, service, &token, &guest).await) }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER)
-                .serve_connection(TokioIo::new(stream), answer);
-            tokio::spawn(async move { drop(connection.await) }).abort_handle()
+            let mut stopping = stopping.subscribe();
+            connections.spawn(async move {
+                let mut server = http1::Builder::new();
+                server.timer(TokioTimer::new()).header_read_timeout(HEADER);
+                let mut connection = pin!(server.serve_connection(TokioIo::new(stream), answer));
+                tokio::select! {
+                    ended = connection.as_mut() => drop(ended),
+                    _ = async { stopping.wait_for(|stopping| *stopping).await.is_ok() } => {
+                        connection.as_mut().graceful_shutdown();
+                        drop(connection.await);
+                    }
+                }
+            })
         });
     }
 }
