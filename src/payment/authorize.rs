@@ -156,7 +156,7 @@ impl Payer {
         };
         let sponsored = match self.missing_allowance(&facts).await {
             None => None,
-            Some(missing) => match self.sponsored(order, &facts, missing).await {
+            Some(missing) => match Box::pin(self.sponsored(order, &facts, missing)).await {
                 Ok(sponsorship) => Some(sponsorship),
                 Err(denial) => return Ok(Attempt::Denied(denial)),
             },
@@ -209,11 +209,11 @@ impl Payer {
         drop(reservation);
         match reserved? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase, flight, (hold, sponsored))
+                .sign(order, quote, purchase, flight, (hold, sponsored))
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
-            other => self.not_reserved(order, other).await,
+            other => Box::pin(self.not_reserved(order, other)).await,
         }
     }
 
