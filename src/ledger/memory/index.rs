@@ -35,8 +35,10 @@ struct Tracked {
 /// The purchases of one scope.
 #[derive(Debug, Default)]
 pub(super) struct Scoped {
-    /// The moment and the position of each purchase.
+    /// The moment and the position of each purchase whose moment is known.
     places: BTreeSet<(Timestamp, usize)>,
+    /// The positions of the others: of the holds, which are few.
+    untimed: Vec<usize>,
     totals: RefCell<Totals>,
 }
 
@@ -137,7 +139,26 @@ impl Scoped {
             Bound::Excluded((after, usize::MAX)),
             Bound::Included((until.max(after), usize::MAX)),
         );
-        self.places.range(range).copied()
+        let untimed = (after < until && until == Timestamp::MAX).then_some(&self.untimed);
+        let untimed = untimed.into_iter().flatten();
+        let timed = self.places.range(range).copied();
+        timed.chain(untimed.map(|place| (Timestamp::MAX, *place)))
+    }
+
+    fn insert(&mut self, at: Timestamp, place: usize) {
+        if at == Timestamp::MAX {
+            self.untimed.push(place);
+        } else {
+            self.places.insert((at, place));
+        }
+    }
+
+    fn remove(&mut self, at: Timestamp, place: usize) {
+        if at != Timestamp::MAX {
+            self.places.remove(&(at, place));
+        } else if let Some(index) = self.untimed.iter().rposition(|known| *known == place) {
+            self.untimed.swap_remove(index);
+        }
     }
 }
 
@@ -179,10 +200,10 @@ impl Tracked {
         let (was_at, is_at) = (was.map(|charge| charge.at), is.map(|charge| charge.at));
         if was_at != is_at {
             if let Some(at) = was_at {
-                scoped.places.remove(&(at, place));
+                scoped.remove(at, place);
             }
             if let Some(at) = is_at {
-                scoped.places.insert((at, place));
+                scoped.insert(at, place);
             }
         }
         scoped.totals.get_mut().change_charge(was, is);
