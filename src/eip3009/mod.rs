@@ -9,7 +9,7 @@ mod typed_data;
 
 pub use authorization::TransferAuthorization;
 pub use cancellation::{CancelAuthorization, SignedCancellation};
-#[cfg(any(test, feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use purchase_id::random_hex;
 pub use purchase_id::{PurchaseId, PurchaseIdError};
 pub(crate) use purchase_id::{nonce, two_random_hex};

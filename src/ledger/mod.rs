@@ -51,7 +51,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(any(test, feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use crate::eip3009::random_hex;
 pub use crate::eip3009::{PurchaseId, PurchaseIdError};
 pub(crate) use crate::eip3009::{nonce, two_random_hex};

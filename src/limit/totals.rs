@@ -34,6 +34,7 @@ pub(crate) struct Total {
 
 impl Total {
     /// Returns the moment of `purchase` and its part of the sum. The purchase must be in the scope.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn part(&self, purchase: &impl Chargeable) -> Part {
         self.part_of(&purchase.charge(self.window.moment)?)
     }
