@@ -9,8 +9,10 @@ mod typed_data;
 
 pub use authorization::TransferAuthorization;
 pub use cancellation::{CancelAuthorization, SignedCancellation};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use purchase_id::random_hex;
 pub use purchase_id::{PurchaseId, PurchaseIdError};
-pub(crate) use purchase_id::{nonce, random_hex};
+pub(crate) use purchase_id::{nonce, two_random_hex};
 #[cfg(test)]
 pub(crate) use recover::check_signature;
 #[cfg(test)]

@@ -33,7 +33,12 @@ impl PurchaseId {
     /// # Errors
     /// Returns an error if the operating system has no randomness.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
-        random_hex().map(|text| Self(text.into()))
+        random_hex().map(Self::of_hex)
+    }
+
+    /// Returns the id of random digits.
+    pub(crate) fn of_hex(digits: String) -> Self {
+        Self(digits.into())
     }
 
     /// Returns the id as text.
@@ -43,10 +48,19 @@ impl PurchaseId {
     }
 }
 
+/// Returns 128 random bits as hexadecimal digits.
 pub(crate) fn random_hex() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)?;
     Ok(hex::encode(bytes))
+}
+
+/// Returns two independent texts as [`random_hex`] does, by one system call.
+pub(crate) fn two_random_hex() -> Result<(String, String), getrandom::Error> {
+    let mut bytes = [[0_u8; 16]; 2];
+    getrandom::fill(bytes.as_flattened_mut())?;
+    let [first, second] = bytes.map(hex::encode);
+    Ok((first, second))
 }
 
 impl FromStr for PurchaseId {

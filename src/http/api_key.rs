@@ -1,5 +1,6 @@
 //! Requests to a host with an API key: by key, by payment, or by one after the other.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -164,7 +165,7 @@ impl<T: HttpTransport> Exchange<'_, T> {
     async fn key(&self, credential: &Credential) -> Result<Option<SecretString>, Error> {
         let key = self
             .deadline()
-            .bound(std::time::Duration::ZERO, credential.key())
+            .bound(std::time::Duration::ZERO, pin!(credential.key()))
             .await;
         key.map_err(|error| match error.kind() {
             ErrorKind::Timeout => Error::new(

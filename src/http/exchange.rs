@@ -101,7 +101,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     }
 
     /// Sends the request, pays if the seller demands it and the policy allows it, and returns the answer.
-    pub(crate) async fn run(self, request: Request) -> Result<Response, Error> {
+    pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
         let span = tracing::debug_span!(
             "bursar.request",
             method = request.method().as_str(),
@@ -129,7 +129,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     }
 
     /// Lets the answer know the query, for the texts that the caller asks it for.
-    async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
+    async fn fetch_marked(&mut self, request: Request) -> Result<Response, Error> {
         let mut answer = self.fetch(request).await?;
         if let Some(own) = current() {
             answer.extensions_mut().insert(own);
@@ -137,7 +137,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         Ok(answer)
     }
 
-    async fn fetch(mut self, request: Request) -> Result<Response, Error> {
+    async fn fetch(&mut self, request: Request) -> Result<Response, Error> {
         let (mut replay, first) = self.begin(request)?;
         if let Some(payer) = self.paying()
             && self.call.options.id()?.is_some()

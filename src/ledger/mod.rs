@@ -51,8 +51,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use crate::eip3009::random_hex;
 pub use crate::eip3009::{PurchaseId, PurchaseIdError};
-pub(crate) use crate::eip3009::{nonce, random_hex};
+pub(crate) use crate::eip3009::{nonce, two_random_hex};
 pub use denials::DenialCount;
 pub use error::LedgerError;
 pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};

@@ -69,7 +69,6 @@ impl Flight {
     /// Notes the payment that the ledger holds for the call. The ledger notes it in the step that reserves the amount.
     pub(crate) fn hold(&self, purchase: &Purchase) {
         self.present(purchase.key());
-        let purchase = Box::new(purchase.clone());
         self.room.in_flight.insert(self.call, purchase);
     }
 

@@ -149,7 +149,7 @@ impl Purchase {
     /// chain proves the opposite.
     ///
     /// # Errors
-    /// Returns [`LedgerError::Transition`] if the state does not allow the change.
+    /// Returns [`LedgerError::Transition`] if the state does not allow the change. The purchase is the same as before then.
     pub(crate) fn apply(
         &mut self,
         transition: &Transition,

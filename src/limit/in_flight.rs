@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use alloy::primitives::U256;
+use alloy::primitives::{Address, B256, U256};
 
-use super::{Chargeable, LimitQuery, Moment};
+use super::{Charge, Chargeable, LimitQuery, Moment, PaymentView};
+use crate::money::Network;
+use crate::origin::Origin;
 
 /// The payments that calls of this process have in flight. Clones share them.
 ///
@@ -14,9 +16,49 @@ use super::{Chargeable, LimitQuery, Moment};
 #[derive(Clone, Default)]
 pub(crate) struct InFlight(Arc<Mutex<BTreeMap<u64, Held>>>);
 
+/// A payment as limits see it. A copy of the purchase would be much larger.
 struct Held {
-    purchase: Box<dyn Chargeable + Send + Sync>,
+    origin: Origin,
+    path: Box<str>,
+    network: Network,
+    asset: Address,
+    payee: Address,
+    request: B256,
+    tag: Option<Box<str>>,
+    agent: Option<Box<str>>,
+    charge: Option<Charge>,
     is_signed: bool,
+}
+
+impl Held {
+    fn new(purchase: &impl Chargeable) -> Self {
+        let payment = purchase.payment();
+        Self {
+            origin: payment.origin.clone(),
+            path: payment.path.into(),
+            network: payment.network,
+            asset: payment.asset,
+            payee: payment.payee,
+            request: payment.request,
+            tag: payment.tag.map(Into::into),
+            agent: payment.agent.map(Into::into),
+            charge: purchase.charge(Moment::ExpiresAt),
+            is_signed: false,
+        }
+    }
+
+    fn payment(&self) -> PaymentView<'_> {
+        PaymentView {
+            origin: &self.origin,
+            path: &self.path,
+            network: self.network,
+            asset: self.asset,
+            payee: self.payee,
+            request: self.request,
+            tag: self.tag.as_deref(),
+            agent: self.agent.as_deref(),
+        }
+    }
 }
 
 impl InFlight {
@@ -25,11 +67,8 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, call: u64, purchase: Box<dyn Chargeable + Send + Sync>) {
-        let held = Held {
-            purchase,
-            is_signed: false,
-        };
+    pub(crate) fn insert(&self, call: u64, purchase: &impl Chargeable) {
+        let held = Held::new(purchase);
         self.held().insert(call, held);
     }
 
@@ -58,9 +97,11 @@ impl InFlight {
     pub(crate) fn units(&self, query: &LimitQuery<'_>) -> U256 {
         let held = self.held();
         let parts = held.values().filter_map(|held| {
-            let charge = held.purchase.charge(Moment::ExpiresAt)?;
-            let covered = query.scope().covers(&held.purchase.payment());
-            covered.then(|| query.unit.measure(&charge)).flatten()
+            let covered = query.scope().covers(&held.payment());
+            query
+                .unit
+                .measure(held.charge.as_ref()?)
+                .filter(|_| covered)
         });
         parts.fold(U256::ZERO, U256::saturating_add)
     }

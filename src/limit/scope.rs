@@ -241,6 +241,11 @@ impl ScopeKind {
         }
     }
 
+    /// Whether all scopes of this kind are the same one.
+    pub(crate) const fn is_one_scope(&self) -> bool {
+        matches!(self, Self::Global | Self::Resource(..) | Self::Host(_))
+    }
+
     /// Returns the scope of this kind that the payment belongs to, if there is one.
     pub(crate) fn scope_of(&self, payment: &PaymentView<'_>) -> Option<Scope> {
         let origin = payment.origin;

@@ -9,11 +9,14 @@
 
 use alloy::primitives::U256;
 
-use super::{Chargeable, LimitQuery, Moment, Sum, Unit, Usage, Window};
+use super::{Charge, Chargeable, LimitQuery, Moment, Sum, Unit, Usage, Window};
 use crate::clock::Timestamp;
 
 /// How exactly it is known when a total was last used, in milliseconds: one day.
 const USE_PRECISION: i64 = 86_400_000;
+
+/// The part of a purchase in a sum, with its moment. `None` if it has none.
+type Part = Option<(Timestamp, U256)>;
 
 /// The sum of the charges of one scope after a start, in one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,18 +34,22 @@ pub(crate) struct Total {
 
 impl Total {
     /// Returns the moment of `purchase` and its part of the sum. The purchase must be in the scope.
-    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Option<(Timestamp, U256)> {
-        let charge = purchase
-            .charge(self.window.moment)
-            .filter(|charge| charge.at > self.after)?;
-        let part = self.unit.measure(&charge)?;
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Part {
+        self.part_of(&purchase.charge(self.window.moment)?)
+    }
+
+    /// Returns the moment of `charge` and its part of the sum. The charge must be in the scope, and at the moment of the window.
+    fn part_of(&self, charge: &Charge) -> Part {
+        if charge.at <= self.after {
+            return None;
+        }
+        let part = self.unit.measure(charge)?;
         (!part.is_zero()).then_some((charge.at, part))
     }
 
-    /// Replaces the charge of `old` by the charge of `new`. Returns whether the total changed.
-    fn change(&mut self, old: Option<&impl Chargeable>, new: Option<&impl Chargeable>) -> bool {
-        let removed = old.and_then(|purchase| self.part(purchase));
-        let added = new.and_then(|purchase| self.part(purchase));
+    /// Replaces a part of the sum by another one. Returns whether the total changed.
+    fn replace(&mut self, removed: Part, added: Part) -> bool {
         if removed == added {
             return false;
         }
@@ -95,14 +102,32 @@ impl Totals {
 
     /// Replaces the charge of `old` by the charge of `new` in every total. Both are in the scope, if they are given.
     /// Returns whether any total changed.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn change(
         &mut self,
         old: Option<&impl Chargeable>,
         new: Option<&impl Chargeable>,
     ) -> bool {
+        self.replace(|total| {
+            let removed = old.and_then(|purchase| total.part(purchase));
+            (removed, new.and_then(|purchase| total.part(purchase)))
+        })
+    }
+
+    /// Replaces a charge by another one in every total, whose windows all have the moment of these charges. Both are in the
+    /// scope, if they are given. Returns whether any total changed.
+    pub(crate) fn change_charge(&mut self, old: Option<&Charge>, new: Option<&Charge>) -> bool {
+        self.replace(|total| {
+            let part = |charge| total.part_of(charge);
+            (old.and_then(part), new.and_then(part))
+        })
+    }
+
+    fn replace(&mut self, parts: impl Fn(&Total) -> (Part, Part)) -> bool {
         let mut is_changed = false;
         for kept in &mut self.0 {
-            if kept.total.change(old, new) {
+            let (removed, added) = parts(&kept.total);
+            if kept.total.replace(removed, added) {
                 kept.is_stored = false;
                 is_changed = true;
             }

@@ -38,6 +38,8 @@ pub(super) struct Order<'a> {
     pub(super) required: &'a PaymentRequired,
     pub(super) request: &'a PurchaseRequest,
     pub(super) purchase: &'a PurchaseId,
+    /// Random digits for the `payment-identifier`.
+    pub(super) identifier: &'a str,
     pub(super) terms: Terms,
     /// The place among the calls that wait for room, if this call waits.
     pub(super) place: Option<&'a Place>,
@@ -156,7 +158,7 @@ impl Payer {
         };
         let sponsored = match self.missing_allowance(&facts).await {
             None => None,
-            Some(missing) => match self.sponsored(order, &facts, missing).await {
+            Some(missing) => match Box::pin(self.sponsored(order, &facts, missing)).await {
                 Ok(sponsorship) => Some(sponsorship),
                 Err(denial) => return Ok(Attempt::Denied(denial)),
             },
@@ -165,7 +167,7 @@ impl Payer {
         if let Some(denial) = order.place.and_then(|place| place.ahead(&checks.limits)) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
-        let purchase = self.new_purchase(order, &facts)?;
+        let purchase = self.new_purchase(order, &facts);
         let why = self.inner.policy.ask(&facts);
         if let Some(why) = why.map(|why| sponsor::noted(why, sponsored.as_ref()))
             && let Some(denial) = self.approval(order, &facts, &checks, why).await?
@@ -209,11 +211,11 @@ impl Payer {
         drop(reservation);
         match reserved? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase, flight, (hold, sponsored))
+                .sign(order, quote, purchase, flight, (hold, sponsored))
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
-            other => self.not_reserved(order, other).await,
+            other => Box::pin(self.not_reserved(order, other)).await,
         }
     }
 
@@ -326,12 +328,12 @@ impl Payer {
             .min(self.inner.policy.validity_ceiling(origin))
     }
 
-    fn new_purchase(&self, order: Order<'_>, facts: &Facts<'_>) -> Result<NewPurchase, Error> {
-        Ok(NewPurchase {
+    fn new_purchase(&self, order: Order<'_>, facts: &Facts<'_>) -> NewPurchase {
+        NewPurchase {
             id: order.purchase.clone(),
             payer: facts.payer,
             fingerprint: facts.request.fingerprint(),
-            identifier: ["pay_", &ledger::random_hex().map_err(no_randomness)?].concat(),
+            identifier: ["pay_", order.identifier].concat(),
             origin: facts.request.origin().clone(),
             method: facts.request.method().as_str().to_owned(),
             path: facts.path.to_owned(),
@@ -345,7 +347,7 @@ impl Payer {
             agent: facts.agent.map(ToOwned::to_owned),
             credential: None,
             terms: kept_terms(order.required, facts.quote),
-        })
+        }
     }
 }
 

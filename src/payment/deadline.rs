@@ -1,9 +1,11 @@
 //! The time that a call may take.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use crate::error::{Error, ErrorKind};
 
@@ -12,6 +14,12 @@ use crate::error::{Error, ErrorKind};
 /// reqwest has no bound, and a model that answers in one piece needs minutes. This bound only ends calls that would never
 /// end. The SDKs of model providers have the same one.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The longest timer that a call waits for at once.
+///
+/// tokio wakes its driver by a system call for a timer that ends before all others. The call that presents a payment renews its
+/// lease as often, so that the timer of neither answer ends before that of the other.
+pub(crate) const TIMER: Duration = Duration::from_secs(5);
 
 /// The time that a call may take: a bound for the whole call, and one for each answer.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +79,9 @@ impl Deadline {
     pub(crate) async fn bound<T>(
         &self,
         extra: Duration,
-        work: impl Future<Output = Result<T, Error>>,
+        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(self.answer_limit(extra), work).await {
+        match in_time(self.answer_limit(extra), TIMER, work).await {
             // reqwest has the same end of the call, and may notice it first.
             Ok(Err(error)) if error.is_timeout() && self.is_over() => {
                 Err(self.late().because(error))
@@ -101,8 +109,28 @@ impl Deadline {
     }
 }
 
+/// Awaits `work` for this time, by timers that are at most `longest` long.
+async fn in_time<T>(
+    limit: Duration,
+    longest: Duration,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Elapsed> {
+    let end = Instant::now().checked_add(limit);
+    loop {
+        let left = end.map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(Instant::now())
+        });
+        match tokio::time::timeout(left.min(longest), work.as_mut()).await {
+            Err(_) if left > longest => {}
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[test]
@@ -119,6 +147,22 @@ mod tests {
         ] {
             let deadline = Deadline::of(request, client, answer);
             assert_eq!((deadline.limit, deadline.answer), bounds);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_awaited_for_its_whole_time_though_the_timers_are_shorter() {
+        let timer = Duration::from_millis(2);
+        let limit = timer
+            .saturating_mul(4)
+            .saturating_add(Duration::from_millis(1));
+        let start = Instant::now();
+        let never = pin!(std::future::pending::<()>());
+        assert!(in_time(limit, timer, never).await.is_err());
+        assert!(start.elapsed() >= limit);
+        for limit in [Duration::from_secs(60), Duration::MAX] {
+            let late = pin!(tokio::time::sleep(timer.saturating_mul(3)));
+            assert!(in_time(limit, timer, late).await.is_ok());
         }
     }
 }

@@ -105,6 +105,13 @@ impl DropGuard {
         &self.key
     }
 
+    /// The ledger holds the signature since `now`.
+    pub(super) fn sign(&mut self, now: Timestamp) {
+        self.stage = Stage::Signed;
+        self.events.set_since(now);
+        self.flight.sign();
+    }
+
     /// The call goes on after an outcome: a dropped call must give up its lease.
     pub(super) fn arm(&self) {
         self.armed.store(true, Ordering::Relaxed);

@@ -68,7 +68,7 @@ impl Payer {
                 let payment = call.signed(*signed, version);
                 Ok(Attempt::Signed(Box::new(payment)))
             }
-            Ok(Obtained::Unsigned(purchase)) => Err(call.unsigned(*purchase).await),
+            Ok(Obtained::Unsigned(purchase)) => Err(call.unsigned(purchase).await),
             Ok(Obtained::NotHeld(reserved)) => {
                 call.disarm();
                 drop(call);
@@ -106,12 +106,12 @@ impl Call<'_> {
         self.disarm();
         let begun = self.signer.stop();
         let asked = begun.as_ref().map_or(signature.at, |asked| asked.at);
-        let events = begun.map_or_else(
+        let mut events = begun.map_or_else(
             || self.signer.events(&purchase, asked),
             |asked| asked.events,
         );
         self.payer.emit(&events.event(EventKind::Reserved));
-        let events = events.since(signature.at);
+        events.set_since(signature.at);
         self.payer.emit(&Event {
             elapsed: Some(asked.until(signature.at)),
             ..events.event(EventKind::Signed)
@@ -127,7 +127,7 @@ impl Call<'_> {
     }
 
     /// The ledger holds the purchase, and the key did not sign. Records the failure.
-    async fn unsigned(&mut self, purchase: Purchase) -> Error {
+    async fn unsigned(&mut self, purchase: Box<Purchase>) -> Error {
         self.disarm();
         let begun = self.signer.stop();
         let failure = begun.as_ref().and_then(|asked| asked.failure.clone());

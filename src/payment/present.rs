@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tracing::Instrument;
 
+use super::deadline::TIMER;
 use super::reply::{Refusal, ReplyHead, Source};
 use super::transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 use super::{Deadline, Outcome, Payer, Payment, RetryPolicy};
@@ -25,7 +26,7 @@ use crate::x402::{Failure, PaymentRequired, SignedPayment};
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How often a call that waits for a slow answer renews its lease: well within the length of the lease, and often enough
 /// that an identical call of another process soon knows that this one lives.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = TIMER;
 
 /// One call that presents a payment.
 pub(crate) struct PaidCall {

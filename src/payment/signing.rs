@@ -37,7 +37,7 @@ impl Payer {
         &self,
         order: Order<'_>,
         quote: &Quote,
-        purchase: Purchase,
+        purchase: Box<Purchase>,
         flight: Arc<Flight>,
         (hold, sponsored): (Option<Hold>, Option<Sponsorship>),
     ) -> Result<Payment, Error> {
@@ -55,7 +55,7 @@ impl Payer {
             method: quote.payment_method(),
             valid_before: authorization.valid_before(),
         };
-        let signing = Signing {
+        let mut signing = Signing {
             asked: self.now(),
             method: quote.payment_method(),
             purchase,
@@ -67,16 +67,16 @@ impl Payer {
         let signatures = self.signatures(&signing.authorization, lease, sponsored, events);
         let signatures = match signatures.await {
             Ok(signatures) => signatures,
-            Err(error) => return Err(self.unsigned(error, signing).await),
+            Err(error) => return Err(Box::pin(self.unsigned(error, signing)).await),
         };
         hold.iter().for_each(Hold::sign);
         let signed = signing.payment();
         match self
-            .record_signature(order, quote, signing, &signatures)
+            .record_signature(order, quote, &mut signing, &signatures)
             .await
         {
-            Ok((guard, payload)) => Ok(Payment::signed(
-                guard,
+            Ok(payload) => Ok(Payment::signed(
+                signing.guard,
                 signed,
                 order.required.version(),
                 (payload, hold),
@@ -91,22 +91,22 @@ impl Payer {
         &self,
         order: Order<'_>,
         quote: &Quote,
-        signing: Signing,
+        signing: &mut Signing,
         (signature, sponsored): &(Signature, Option<Sponsored>),
-    ) -> Result<(DropGuard, SecretString), AfterSigning> {
-        let payload = encode(
-            (order.required, quote.offer()),
-            &signing.purchase.identifier,
-            &signing.authorization,
-            (signature, sponsored.as_ref()),
-        )?;
+    ) -> Result<SecretString, AfterSigning> {
         let Signing {
-            mut purchase,
+            purchase,
             authorization,
             guard,
             asked,
             ..
         } = signing;
+        let payload = encode(
+            (order.required, quote.offer()),
+            &purchase.identifier,
+            authorization,
+            (signature, sponsored.as_ref()),
+        )?;
         let now = self.now();
         let transition = Transition::Signed {
             lease: purchase.lease_until,
@@ -116,22 +116,12 @@ impl Payer {
         };
         let ledger = &self.inner.ledger;
         ledger.record(guard.key(), &transition, now).await?;
-        guard.disarm();
-        purchase.apply(&transition, now)?;
-        let events = PurchaseEvents::new(
-            &purchase,
-            authorization.amount(),
-            self.agent_of(order.request),
-            now,
-        );
+        guard.sign(now);
         self.emit(&Event {
             elapsed: Some(asked.until(now)),
-            ..events.event(EventKind::Signed)
+            ..guard.events().event(EventKind::Signed)
         });
-        let flight = Arc::clone(&guard.flight);
-        flight.sign();
-        let guard = DropGuard::new(self, purchase.key(), Stage::Signed, events, flight);
-        Ok((guard, payload))
+        Ok(payload)
     }
 
     /// Returns everything of an authorization that is known before the ledger holds the purchase.
@@ -208,7 +198,7 @@ impl Payer {
 
 /// A reserved purchase while the signer is asked.
 pub(super) struct Signing {
-    pub(super) purchase: Purchase,
+    pub(super) purchase: Box<Purchase>,
     pub(super) method: PaymentMethod,
     pub(super) authorization: Authorization,
     pub(super) guard: DropGuard,

@@ -9,7 +9,7 @@ use super::other_calls::Others;
 use super::resume::Earlier;
 use super::{Payer, Payment};
 use crate::error::{Error, ErrorKind};
-use crate::ledger::{Place, PurchaseId, Terms};
+use crate::ledger::{self, Place, PurchaseId, Terms};
 use crate::limit::Denial;
 use crate::policy::{Rule, never_paid};
 use crate::request::PurchaseRequest;
@@ -188,14 +188,16 @@ impl Payer {
         }
         self.read_refusals().await?;
         let (quotes, reasons) = self.quotes(required, request);
+        let (digits, identifier) = ledger::two_random_hex().map_err(no_randomness)?;
         let purchase = match request.id()? {
             Some(id) => id.clone(),
-            None => PurchaseId::random().map_err(no_randomness)?,
+            None => PurchaseId::of_hex(digits),
         };
         let order = Order {
             required,
             request,
             purchase: &purchase,
+            identifier: &identifier,
             terms,
             place,
         };

@@ -409,9 +409,9 @@ impl PurchaseEvents {
         }
     }
 
-    /// Returns the facts with another time from which [`timed`](Self::timed) counts.
-    pub(crate) fn since(self, since: Timestamp) -> Self {
-        Self { since, ..self }
+    /// Sets the time from which [`timed`](Self::timed) counts.
+    pub(crate) const fn set_since(&mut self, since: Timestamp) {
+        self.since = since;
     }
 
     pub(crate) const fn origin(&self) -> &Origin {

@@ -52,7 +52,7 @@ impl Memory {
         self.number
     }
 
-    /// A panic in another thread cannot leave a purchase half written: [`Store::put`] does not panic.
+    /// A panic in another thread cannot leave a purchase half written: [`Store::put`] and [`Store::apply`] do not panic.
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,10 +78,10 @@ impl Memory {
             .filter_map(|held| reservation.lapse(held))
             .collect();
         for voided in lapsed {
-            store.put(voided);
+            store.put(Box::new(voided));
         }
         purchase.seq = stored.map_or_else(|| store.next_seq(), |stored| stored.seq);
-        store.put((*purchase).clone());
+        store.put(purchase.clone());
         reservation.note_held(&purchase);
         Ok(Reserved::Held(purchase))
     }
@@ -92,14 +92,7 @@ impl Memory {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut store = self.lock();
-        let stored = store
-            .find(purchase)
-            .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
-        let mut next = stored.clone();
-        next.apply(transition, now)?;
-        store.put(next);
-        Ok(())
+        self.lock().apply(purchase, transition, now)
     }
 
     pub(super) fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
@@ -111,7 +104,7 @@ impl Memory {
         );
         if let Resumed::Again(purchase) = &mut resumed {
             **purchase = wanted.leased(purchase);
-            store.put((**purchase).clone());
+            store.put(purchase.clone());
         }
         Ok(resumed)
     }
@@ -215,7 +208,7 @@ impl Memory {
         let purchases: Vec<Purchase> = store.purchases().cloned().collect();
         for mut purchase in purchases {
             change(&mut purchase);
-            store.put(purchase);
+            store.put(Box::new(purchase));
         }
     }
 }

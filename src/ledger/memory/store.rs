@@ -1,15 +1,15 @@
 //! The purchases in memory, with indices that find them without reading all of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use alloy::primitives::{Address, B256};
 
-use super::index::Index;
+use super::index::{Charges, Index};
 use crate::clock::Timestamp;
 use crate::ledger::denials::DenialCounts;
-use crate::ledger::{Freeze, Purchase, PurchaseId, PurchaseKey, State};
-use crate::limit::LimitCheck;
+use crate::ledger::{Freeze, LedgerError, Purchase, PurchaseId, PurchaseKey, State, Transition};
+use crate::limit::{Chargeable, LimitCheck};
 use crate::money::Network;
 use crate::origin::Origin;
 
@@ -33,8 +33,8 @@ pub(super) struct Store {
     undelivered: BTreeSet<(B256, Timestamp, usize)>,
     /// The calls by the name of their API key and their time, without those that were turned away.
     calls: HashMap<String, BTreeSet<(Timestamp, usize)>>,
-    /// All purchases that are not voided or released.
-    sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
+    /// All purchases that are not voided or released. A policy allows few tokens.
+    sellers: HashMap<Origin, BTreeMap<(Network, Address), Bought>>,
     index: Index,
     /// The number of purchases that were read, for tests.
     #[cfg(test)]
@@ -73,8 +73,15 @@ impl Store {
     }
 
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
-        self.with_id(&key.id)
-            .find(|purchase| purchase.payer == key.payer)
+        self.get(self.place(key)?)
+    }
+
+    fn place(&self, key: &PurchaseKey) -> Option<usize> {
+        let mut places = self.by_id.get(&key.id).into_iter().flatten().copied();
+        places.find(|place| {
+            let purchase = self.get(*place);
+            purchase.is_some_and(|purchase| purchase.payer == key.payer)
+        })
     }
 
     /// Returns the purchases with this id, of every payer.
@@ -137,7 +144,7 @@ impl Store {
     pub(super) fn bought_from(&self, origin: &Origin) -> impl Iterator<Item = &Purchase> {
         let tokens = self.sellers.get(origin).into_iter();
         tokens
-            .flat_map(HashMap::values)
+            .flat_map(BTreeMap::values)
             .flat_map(|bought| self.at(&bought.all))
     }
 
@@ -151,88 +158,100 @@ impl Store {
         places.iter().filter_map(|place| self.get(*place))
     }
 
-    /// Writes the purchase at its `seq`, over the stored one. Every change goes through here.
-    pub(super) fn put(&mut self, purchase: Purchase) {
+    /// Writes the purchase at its `seq`, over the stored one.
+    pub(super) fn put(&mut self, purchase: Box<Purchase>) {
         let place = usize::try_from(purchase.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        let known = self.purchases.get(place).map(AsRef::as_ref);
-        self.index.change(place, known, &purchase);
-        let (held, undelivered) = (known.and_then(lease), known.and_then(open));
-        let left = known.is_some_and(|known| {
-            is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase))
+        let (mut was, is) = (Listing::default(), Listing::of(&purchase));
+        let known = self.purchases.get(place);
+        let stays = known.is_some_and(|known| has_same_keys(known, &purchase));
+        if let Some(known) = known {
+            was = Listing::of(known);
+        }
+        if !stays {
+            self.list(place, &was, &Listing::default());
+            was = Listing::default();
+            self.index.place(place, &purchase.payment());
+        }
+        match self.purchases.get_mut(place) {
+            Some(known) => *known = purchase,
+            None => {
+                let places = self.by_id.entry(purchase.id.clone()).or_default();
+                places.push(place);
+                self.purchases.push(purchase);
+            }
+        }
+        self.list(place, &was, &is);
+    }
+
+    /// Moves a purchase to its next state. No transition changes the keys of a purchase.
+    ///
+    /// # Errors
+    /// The purchase is not in the ledger, or its state does not allow the change. Nothing is changed then.
+    pub(super) fn apply(
+        &mut self,
+        key: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let found = self.place(key).and_then(|place| {
+            let purchase = self.purchases.get_mut(place)?;
+            Some((place, purchase))
         });
-        if held != lease(&purchase) {
-            if let Some(lease) = held {
+        let (place, purchase) =
+            found.ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?;
+        let was = Listing::of(purchase);
+        purchase.apply(transition, now)?;
+        let is = Listing::of(purchase);
+        self.list(place, &was, &is);
+        Ok(())
+    }
+
+    /// Changes the lists in which the purchase at `place` is. Every change goes through here.
+    fn list(&mut self, place: usize, was: &Listing, is: &Listing) {
+        let Some(purchase) = self.purchases.get(place) else {
+            return;
+        };
+        self.index.change(place, &was.charges, &is.charges);
+        if was.held != is.held {
+            if let Some(lease) = was.held {
                 self.held.remove(&(lease, place));
             }
-            if let Some(lease) = lease(&purchase) {
+            if let Some(lease) = is.held {
                 self.held.insert((lease, place));
             }
         }
-        if undelivered != open(&purchase) {
-            if let Some((request, until)) = undelivered {
+        if was.undelivered != is.undelivered {
+            if let Some((request, until)) = was.undelivered {
                 self.undelivered.remove(&(request, until, place));
             }
-            if let Some((request, until)) = open(&purchase) {
+            if let Some((request, until)) = is.undelivered {
                 self.undelivered.insert((request, until, place));
             }
         }
-        if left {
-            self.unlist(place);
-        }
-        self.list_call(place, &purchase);
-        let known = self.purchases.get(place);
-        if is_bought(&purchase)
-            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &purchase))
-        {
+        if was.bought != is.bought {
+            if let Some(credential) = &purchase.credential {
+                let calls = self.calls.entry(credential.clone()).or_default();
+                if let Some(at) = was.bought {
+                    calls.remove(&(at, place));
+                }
+                if let Some(at) = is.bought {
+                    calls.insert((at, place));
+                }
+            }
             let tokens = self.sellers.entry(purchase.origin.clone()).or_default();
             let bought = tokens
                 .entry((purchase.network, purchase.asset))
                 .or_default();
-            bought.all.insert(place);
-            bought
-                .resources
-                .entry(resource(&purchase.method, &purchase.path))
-                .or_default()
-                .insert(place);
-        }
-        match self.purchases.get_mut(place) {
-            Some(known) => **known = purchase,
-            None => {
-                let places = self.by_id.entry(purchase.id.clone()).or_default();
-                places.push(place);
-                self.purchases.push(Box::new(purchase));
-            }
-        }
-    }
-
-    fn list_call(&mut self, place: usize, purchase: &Purchase) {
-        let Some(credential) = &purchase.credential else {
-            return;
-        };
-        let calls = self.calls.entry(credential.clone()).or_default();
-        if let Some(known) = self.purchases.get(place) {
-            calls.remove(&(known.reserved_at, place));
-        }
-        if is_bought(purchase) {
-            calls.insert((purchase.reserved_at, place));
-        }
-    }
-
-    fn unlist(&mut self, place: usize) {
-        let Some(known) = self.purchases.get(place) else {
-            return;
-        };
-        let tokens = self.sellers.get_mut(&known.origin);
-        let bought = tokens.and_then(|tokens| tokens.get_mut(&(known.network, known.asset)));
-        if let Some(bought) = bought {
-            bought.all.remove(&place);
-            if let Some(places) = bought
-                .resources
-                .get_mut(&resource(&known.method, &known.path))
-            {
-                places.remove(&place);
+            let resource = resource(&purchase.method, &purchase.path);
+            let resource = bought.resources.entry(resource).or_default();
+            for places in [&mut bought.all, resource] {
+                if is.bought.is_some() {
+                    places.insert(place);
+                } else {
+                    places.remove(&place);
+                }
             }
         }
     }
@@ -256,27 +275,36 @@ impl Store {
     }
 }
 
-/// Returns the end of the lease of a hold.
-fn lease(purchase: &Purchase) -> Option<Timestamp> {
-    (purchase.state == State::Reserved).then_some(purchase.lease_until)
+/// The places of a purchase in the lists of its keys.
+#[derive(Debug, Default)]
+struct Listing {
+    charges: Charges,
+    /// The end of the lease of a hold.
+    held: Option<Timestamp>,
+    /// The request and the expiry of an undelivered purchase.
+    undelivered: Option<(B256, Timestamp)>,
+    /// The time of the reservation of a purchase that is not voided or released.
+    bought: Option<Timestamp>,
 }
 
-/// Returns the request and the expiry of an undelivered purchase.
-fn open(purchase: &Purchase) -> Option<(B256, Timestamp)> {
-    let (request, until) = (purchase.fingerprint, purchase.expires_at);
-    purchase.is_undelivered().then_some((request, until))
+impl Listing {
+    fn of(purchase: &Purchase) -> Self {
+        let (request, until) = (purchase.fingerprint, purchase.expires_at);
+        Self {
+            charges: Charges::of(purchase),
+            held: (purchase.state == State::Reserved).then_some(purchase.lease_until),
+            undelivered: purchase.is_undelivered().then_some((request, until)),
+            bought: (!purchase.is_void()).then_some(purchase.reserved_at),
+        }
+    }
 }
 
-fn is_bought(purchase: &Purchase) -> bool {
-    !matches!(purchase.state, State::Voided | State::ReleasedByProof)
-}
-
-fn same_seller(known: &Purchase, next: &Purchase) -> bool {
-    known.asset == next.asset
-        && known.network == next.network
-        && known.origin == next.origin
+/// Whether both are in the same lists, as far as their states allow.
+fn has_same_keys(known: &Purchase, next: &Purchase) -> bool {
+    known.payment() == next.payment()
         && known.method == next.method
         && known.path == next.path
+        && known.credential == next.credential
 }
 
 fn resource(method: &str, path: &str) -> String {

@@ -39,7 +39,7 @@ fn filled(count: u64, state: State) -> Memory {
             }
             _ => apply(&signed(NOW + 86_400)),
         }
-        store.put(stored);
+        store.put(Box::new(stored));
     }
     drop(store);
     memory
