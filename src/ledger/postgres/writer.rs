@@ -46,6 +46,8 @@ struct State {
     is_led: bool,
     /// The time that the last begin took, and the fastest one.
     begins: Option<(Duration, Duration)>,
+    /// The number of changes in the last batch.
+    last_batch: usize,
 }
 
 /// A change and its caller.
@@ -105,6 +107,7 @@ impl Queue {
             Some(others) => others.min(BATCH),
             None => waiting.len().min(BATCH),
         };
+        state.last_batch = count;
         state.waiting.drain(..count).collect()
     }
 
@@ -115,13 +118,15 @@ impl Queue {
         state.begins = Some((last, fastest));
     }
 
-    /// Whether several callers wait, and the last transaction had to wait for another process.
+    /// Whether several callers wait or will soon, and the last transaction had to wait for another process.
+    ///
+    /// The callers of a batch often come back together, and the first of them leads.
     fn is_contended(&self) -> bool {
         let state = self.state();
         let waited = state
             .begins
             .is_some_and(|(last, fastest)| last > fastest.saturating_mul(2).saturating_add(WAIT));
-        waited && state.waiting.len() > 1
+        waited && state.waiting.len().max(state.last_batch) > 1
     }
 
     /// Whether a job waits whose caller cannot lead again.
