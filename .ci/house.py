@@ -16,7 +16,7 @@ LONGEST_FILE = 600
 # 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies;
 # 38,000 with pruning, sign-in-with-x, Permit2 and `upto`; 38,800 with approvals and proofs of Permit2, and restarts;
 # 39,900 with signed offers and receipts; 40,200 with approvals that a seller sends; 43,400 with purchases in one step and ledgers that grow. Raise it only with a capability, and say so in the commit.
-LIBRARY_LINES = 43_400
+LIBRARY_LINES = 43_540
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3
