@@ -486,11 +486,10 @@ fn a_lead_that_its_caller_does_not_begin_is_taken_over_by_another_caller() {
     // The caller that will have the next lead rests.
     let mut call = Box::pin(reserve("second"));
     rests.block_on(async { drop((&mut call).now_or_never()) });
-    let third = runtime.block_on(async {
-        let third = tokio::spawn(reserve("third"));
+    let third = runtime.spawn(reserve("third"));
+    runtime.block_on(async {
         queued(&ledger, 2).await;
         program.batch_execute("COMMIT").await.unwrap();
-        third
     });
     for call in [first, third] {
         let answer = runtime.block_on(async { timeout(Duration::from_secs(30), call).await });
