@@ -126,9 +126,13 @@ async fn the_first_caller_to_come_back_while_another_process_writes_shares_with_
     let first = reserve("first".to_owned());
     someone_waits(&schema).await;
     let second = reserve("second".to_owned());
-    while database_of(&ledger).queue.waiting() < 2 {
-        tokio::task::yield_now().await;
-    }
+    let both = async {
+        while database_of(&ledger).queue.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let both = timeout(Duration::from_secs(30), both).await;
+    both.expect("no batch has taken the first one");
     program.batch_execute("COMMIT").await.unwrap();
     held(first).await;
     held(second).await;
