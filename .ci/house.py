@@ -15,8 +15,9 @@ LONGEST_FILE = 600
 # 25,000 when the house was rebuilt; 31,500 with witnesses, spellings, hidden characters and long reads;
 # 35,500 with handles, waiting for room, balances, denials in the ledger, warnings about limits, metrics and the two proxies;
 # 38,000 with pruning, sign-in-with-x, Permit2 and `upto`; 38,800 with approvals and proofs of Permit2, and restarts;
-# 39,900 with signed offers and receipts; 40,200 with approvals that a seller sends; 43,400 with purchases in one step and ledgers that grow. Raise it only with a capability, and say so in the commit.
-LIBRARY_LINES = 43_420
+# 39,900 with signed offers and receipts; 40,200 with approvals that a seller sends; 43,400 with purchases in one step and ledgers that grow; 43,700 with
+# indices of PostgreSQL on demand and places of purchases in memory. Raise it only with a capability, and say so in the commit.
+LIBRARY_LINES = 43_700
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3

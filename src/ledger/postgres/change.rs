@@ -340,7 +340,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Change {
-    fn checks(&self) -> Option<&LimitCheck> {
+    pub(super) fn checks(&self) -> Option<&LimitCheck> {
         match self {
             Self::Reserve(reservation) | Self::Buy(reservation, _) => Some(&reservation.checks),
             Self::Record(..) | Self::Resume(_) => None,

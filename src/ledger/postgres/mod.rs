@@ -2,6 +2,7 @@
 
 mod book;
 mod change;
+mod indices;
 mod link;
 mod pool;
 mod rows;
@@ -25,6 +26,7 @@ use tokio_postgres::error::SqlState;
 
 use self::book::Book;
 use self::change::{Answer, Change, head_query, witnessed};
+use self::indices::Indices;
 use self::link::{Ask, Link};
 use self::pool::{Failure, Lease, Pool};
 use self::view::{Answers, View};
@@ -50,6 +52,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SERIALIZABLE: &str = "ISOLATION LEVEL SERIALIZABLE READ WRITE";
 /// A transaction that reads.
 const READ_ONLY: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The server would otherwise keep a plan that reads a whole table, from the time when the table was small, or plan each
+/// statement anew. Versions before 12 do not have all of these settings.
+const TUNING: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_generic_plan";
+/// Waits for other writers.
+const LOCK: &str = "; LOCK TABLE chain_head IN EXCLUSIVE MODE";
 /// The most attempts of a write.
 const ATTEMPTS: u32 = 200;
 
@@ -69,6 +76,7 @@ struct Database {
     write_settings: OnceCell<String>,
     /// The changes that wait for their transaction.
     queue: Queue,
+    indices: Indices,
     /// The event that the database must contain.
     witness: Witness,
     /// Whether an empty schema becomes a new ledger.
@@ -107,6 +115,7 @@ impl Postgres {
             settings,
             write_settings: OnceCell::new(),
             queue: Queue::default(),
+            indices: Indices::default(),
             witness: Witness::open(witness)?,
             may_begin,
         };
@@ -257,6 +266,8 @@ impl Postgres {
     }
 
     pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        self.connect().await?;
+        self.database.index_sellers().await;
         let found = self.number(query::bought("purchases", bought)).await?;
         Ok(found.is_some())
     }
@@ -283,13 +294,9 @@ impl Database {
                 return Err(self.witness.lost(lost));
             }
             let can_queue = self.can_queue().await.map_err(Failure::into_error)?;
-            // The server would keep a plan that reads a whole table, from the time when the table was small.
-            let lock = if can_queue {
-                "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; LOCK TABLE chain_head IN EXCLUSIVE MODE"
-            } else {
-                ""
-            };
-            Ok(format!("{}{lock}", self.begin(SERIALIZABLE)))
+            let tuning = if self.can(TUNING).await? { TUNING } else { "" };
+            let lock = if can_queue { LOCK } else { "" };
+            Ok(format!("{}{tuning}{lock}", self.begin(SERIALIZABLE)))
         };
         self.write_settings.get_or_try_init(check).await
     }
@@ -370,6 +377,23 @@ impl Database {
             self.witness.committed(head, self.timeout).await;
         }
         Ok(None)
+    }
+
+    /// Returns whether the server accepts these settings at the begin of a transaction.
+    async fn can(&self, settings: &str) -> Result<bool, LedgerError> {
+        let attempt = async {
+            let mut lease = self.pool.get().await?;
+            let link = lease.link()?;
+            let begin = self.begin(READ_ONLY);
+            let begun = self.timed(link.begin(&format!("{begin}{settings}"))).await;
+            self.end(link, Failure::is_lost(&begun)).await;
+            begun
+        };
+        match attempt.await {
+            Ok(()) => Ok(true),
+            Err(Failure::Final(LedgerError::Store(_))) => Ok(false),
+            Err(failure) => Err(failure.into_error()),
+        }
     }
 
     /// Returns whether writers can wait for each other before they read.

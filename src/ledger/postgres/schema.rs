@@ -3,13 +3,14 @@
 use tokio_postgres::Client;
 
 use super::pool::Failure;
-use super::totals;
+use super::{indices, totals};
 use crate::ledger::LedgerError;
-use crate::ledger::sql::scope::indices;
 use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES};
 
-/// The version of the tables. Version 12 has totals.
-pub(super) const VERSION: i64 = 12;
+/// The version of the tables. Version 12 has totals, and version 13 creates some indices when a limit reads them.
+pub(super) const VERSION: i64 = 13;
+/// The version with all indices.
+const WITH_ALL_INDICES: i64 = 12;
 /// The version without totals.
 const WITHOUT_TOTALS: i64 = 11;
 
@@ -93,6 +94,16 @@ pub(super) async fn claim(
             add_totals(transaction, &quoted(schema)?, WITHOUT_TOTALS).await?;
             Ok(false)
         }
+        WITH_ALL_INDICES => {
+            let functions = [
+                totals::renew(),
+                &indices::create(&quoted(schema)?),
+                &set_version(),
+            ];
+            transaction.batch_execute(&functions.join("\n")).await?;
+            migrated(WITH_ALL_INDICES);
+            Ok(false)
+        }
         newer if newer > VERSION => Err(LedgerError::Newer {
             found: newer,
             known: VERSION,
@@ -127,7 +138,7 @@ async fn add_columns(transaction: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds the totals of version 12, and an index. A program of version 11 that still has the ledger open can write: the
+/// Adds the totals of version 12, an index, and the functions of version 13. The indices stay. A program of version 11 that still has the ledger open can write: the
 /// server itself keeps the totals.
 async fn add_totals(transaction: &Client, schema: &str, from: i64) -> Result<(), Failure> {
     let undelivered: String = TABLES
@@ -135,17 +146,28 @@ async fn add_totals(transaction: &Client, schema: &str, from: i64) -> Result<(),
         .filter(|statement| statement.contains("CREATE INDEX undelivered "))
         .collect();
     let index = format!("DROP INDEX IF EXISTS undelivered; {undelivered}");
-    let version = format!("UPDATE bursar_schema SET version = {VERSION};");
-    transaction
-        .batch_execute(&[&totals::create(schema), totals::GRANTS, &index, &version].join("\n"))
-        .await?;
-    tracing::warn!("the ledger was migrated from schema version {from} to {VERSION}");
+    let statements = [
+        &totals::create(schema),
+        totals::GRANTS,
+        &index,
+        &indices::create(schema),
+        &set_version(),
+    ];
+    transaction.batch_execute(&statements.join("\n")).await?;
+    migrated(from);
     Ok(())
+}
+
+fn set_version() -> String {
+    format!("UPDATE bursar_schema SET version = {VERSION};")
+}
+
+fn migrated(from: i64) {
+    tracing::warn!("the ledger was migrated from schema version {from} to {VERSION}");
 }
 
 async fn create_tables(transaction: &Client, schema: &str) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
-    let by_scope: String = indices("").map(|(_, sql)| format!("{sql};\n")).concat();
     let rows = format!(
         "INSERT INTO chain_head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
     );
@@ -153,9 +175,9 @@ async fn create_tables(transaction: &Client, schema: &str) -> Result<(), Failure
         .batch_execute(
             &[
                 &tables(),
-                &by_scope,
                 MORE_TABLES,
                 &totals::create(schema),
+                &indices::create(schema),
                 &rows,
             ]
             .join("\n"),
@@ -164,10 +186,13 @@ async fn create_tables(transaction: &Client, schema: &str) -> Result<(), Failure
     Ok(())
 }
 
-/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` and `path` are compared by bytes and not by the
+/// Returns [`TABLES`] in the SQL of PostgreSQL, without the indices that only some limits read. `host_reversed` and `path` are compared by bytes and not by the
 /// alphabet of a language.
 fn tables() -> String {
-    TABLES
+    let statements = TABLES.split_inclusive(";\n");
+    statements
+        .filter(|statement| !indices::is_on_demand(statement))
+        .collect::<String>()
         .replace("INTEGER", "BIGINT")
         .replace("host_reversed TEXT", "host_reversed TEXT COLLATE \"C\"")
         .replace(" path TEXT", " path TEXT COLLATE \"C\"")

@@ -4,11 +4,11 @@
 //! of its changes is made alone.
 //!
 //! A caller whose change is in the batch leads it: the batch runs as a task of that caller's runtime. When it ends, the
-//! first caller that waits leads the next one. So no batch depends on a runtime that nobody waits in.
+//! first caller that waits leads the next one. If it does not begin, another caller takes over. So no batch depends on a
+//! runtime that nobody waits in.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::mem;
 use std::pin::{Pin, pin};
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 
 use super::Database;
 use super::change::{Answer, Change, Done, NotMade};
@@ -29,6 +30,8 @@ const BATCH: usize = 128;
 /// How many times the time limit of the ledger a caller waits for a batch that has begun. The runtime that makes it may be
 /// one that nobody runs any more.
 const LONGEST: u32 = 10;
+/// A lead that its caller did not begin in this time can be taken over. Perhaps nobody runs the runtime of that caller.
+const HAND_OVER: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -42,10 +45,35 @@ const WAIT: Duration = Duration::from_millis(2);
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
-    /// Whether there is a [`Lead`].
-    is_led: bool,
+    /// The current [`Lead`].
+    lead: Option<Handed>,
+    /// The number of the newest lead.
+    leads: u64,
     /// The time that the last begin took, and the fastest one.
     begins: Option<(Duration, Duration)>,
+    /// The number of changes in the last batch.
+    last_batch: usize,
+}
+
+/// The place of the current [`Lead`].
+struct Handed {
+    number: u64,
+    since: Instant,
+    /// Whether its caller has begun to make a batch.
+    began: bool,
+}
+
+impl State {
+    /// Makes a new lead the current one. Returns its number.
+    fn hand_over(&mut self) -> u64 {
+        self.leads = self.leads.wrapping_add(1);
+        self.lead = Some(Handed {
+            number: self.leads,
+            since: Instant::now(),
+            began: false,
+        });
+        self.leads
+    }
 }
 
 /// A change and its caller.
@@ -58,13 +86,13 @@ struct Job {
     lead: Option<oneshot::Sender<Lead>>,
 }
 
-/// The right to make the next batch. There is at most one. Dropping it passes it on.
-struct Lead(Arc<Database>);
+/// The right to make the next batch, with its number. Only the current one is valid. Dropping it passes it on.
+struct Lead(Arc<Database>, u64);
 
 enum Event {
     Answered(Result<Answer, LedgerError>),
     Leads(Option<Lead>),
-    WaitedLong,
+    Waited,
     WaitedTooLong,
 }
 
@@ -79,11 +107,30 @@ impl Queue {
         self.state().waiting.len()
     }
 
-    /// Adds a job. Returns whether the caller must lead.
-    fn push(&self, job: Job) -> bool {
+    /// Adds a job. Returns the number of a lead that the caller must take.
+    fn push(&self, job: Job) -> Option<u64> {
         let mut state = self.state();
         state.waiting.push_back(job);
-        !mem::replace(&mut state.is_led, true)
+        state.lead.is_none().then(|| state.hand_over())
+    }
+
+    /// Begins to make batches. Returns whether the lead is still the current one.
+    fn begin(&self, lead: u64) -> bool {
+        let mut state = self.state();
+        let current = state.lead.as_mut().filter(|current| current.number == lead);
+        current.is_some_and(|current| {
+            current.began = true;
+            true
+        })
+    }
+
+    /// Takes over a lead that was not begun in time, for a caller that waits. Returns the number of the new one.
+    fn take_over(&self, job: u64) -> Option<u64> {
+        let mut state = self.state();
+        let lead = state.lead.as_ref();
+        let is_late = lead.is_some_and(|lead| !lead.began && lead.since.elapsed() >= HAND_OVER);
+        let waits = is_late && state.waiting.iter().any(|waiting| waiting.number == job);
+        waits.then(|| state.hand_over())
     }
 
     /// Takes a job back. Returns whether its batch had not begun.
@@ -105,6 +152,7 @@ impl Queue {
             Some(others) => others.min(BATCH),
             None => waiting.len().min(BATCH),
         };
+        state.last_batch = count;
         state.waiting.drain(..count).collect()
     }
 
@@ -115,13 +163,15 @@ impl Queue {
         state.begins = Some((last, fastest));
     }
 
-    /// Whether several callers wait, and the last transaction had to wait for another process.
+    /// Whether several callers wait or will soon, and the last transaction had to wait for another process.
+    ///
+    /// The callers of a batch often come back together, and the first of them leads.
     fn is_contended(&self) -> bool {
         let state = self.state();
         let waited = state
             .begins
             .is_some_and(|(last, fastest)| last > fastest.saturating_mul(2).saturating_add(WAIT));
-        waited && state.waiting.len() > 1
+        waited && state.waiting.len().max(state.last_batch) > 1
     }
 
     /// Whether a job waits whose caller cannot lead again.
@@ -141,17 +191,23 @@ impl Queue {
 impl Drop for Lead {
     fn drop(&mut self) {
         let mut state = self.0.queue.state();
+        if state.lead.as_ref().map(|lead| lead.number) != Some(self.1) {
+            return;
+        }
         let mut waiting = state.waiting.iter_mut();
         // A channel whose caller is gone gives the sender back.
         let next = waiting.find_map(|job| {
             let lead = job.lead.take()?;
             (!lead.is_closed()).then_some(lead)
         });
-        state.is_led = next.is_some();
+        let number = next.is_some().then(|| state.hand_over());
+        if number.is_none() {
+            state.lead = None;
+        }
         drop(state);
-        if let Some(next) = next {
+        if let Some((next, number)) = next.zip(number) {
             // If the caller left meanwhile, the lead is dropped again, and passed on.
-            drop(next.send(Self(Arc::clone(&self.0))));
+            drop(next.send(Self(Arc::clone(&self.0), number)));
         }
     }
 }
@@ -160,6 +216,11 @@ impl Lead {
     /// Makes batches as a task of this runtime, until no job waits whose caller had the lead before.
     fn follow(self) {
         tokio::spawn(async move {
+            // The callers of the last batch that come back at once share the next one.
+            yield_now().await;
+            if !self.0.queue.begin(self.1) {
+                return;
+            }
             loop {
                 // Other processes hold the lock for long. The calls that come while this one waits for it share its
                 // transaction, for one round trip more.
@@ -183,6 +244,7 @@ impl Database {
     /// Makes a change in the next batch.
     pub(super) async fn change(self: &Arc<Self>, change: Change) -> Result<Answer, LedgerError> {
         self.write_settings().await?;
+        self.index(&change).await;
         let number = self.queue.numbers.fetch_add(1, Ordering::Relaxed);
         let (answer, mut answered) = oneshot::channel();
         let (lead, mut leads) = oneshot::channel();
@@ -193,10 +255,11 @@ impl Database {
             answer,
             lead: Some(lead),
         };
-        if self.queue.push(job) {
-            Lead(Arc::clone(self)).follow();
+        if let Some(lead) = self.queue.push(job) {
+            Lead(Arc::clone(self), lead).follow();
         }
-        let mut patience = pin!(sleep(self.timeout));
+        let began = Instant::now();
+        let mut patience = pin!(sleep(HAND_OVER.min(self.timeout)));
         let mut most = pin!(sleep(self.timeout.saturating_mul(LONGEST)));
         let (mut may_lead, mut is_patient) = (true, true);
         loop {
@@ -208,7 +271,7 @@ impl Database {
                     return Poll::Ready(Event::Leads(lead.ok()));
                 }
                 if is_patient && patience.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Event::WaitedLong);
+                    return Poll::Ready(Event::Waited);
                 }
                 if most.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Event::WaitedTooLong);
@@ -223,7 +286,14 @@ impl Database {
                         lead.follow();
                     }
                 }
-                Event::WaitedLong => {
+                Event::Waited if began.elapsed() < self.timeout => {
+                    let rest = self.timeout.saturating_sub(began.elapsed());
+                    patience.set(sleep(HAND_OVER.min(rest)));
+                    if let Some(lead) = self.queue.take_over(number) {
+                        Lead(Arc::clone(self), lead).follow();
+                    }
+                }
+                Event::Waited => {
                     is_patient = false;
                     if self.queue.withdraw(number) {
                         return Err(too_many_writers());

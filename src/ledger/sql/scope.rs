@@ -1,4 +1,4 @@
-//! Scopes in SQL: the condition of each, and the index that SQLite reads it by.
+//! Scopes in SQL: the condition of each, and the index that it is read by.
 //!
 //! A scope whose purchases are found by columns of the table needs a condition in [`condition`], an index in
 //! [`INDICES`] and its name in [`index`].
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::Value;
 use super::row::{Stored, reversed};
-use crate::limit::{Moment, Scope};
+use crate::limit::{LimitCheck, Moment, Scope};
 use crate::path::TOOL;
 
 /// The indices of purchases by scope, in the order of `counts_at`: name, columns of the scope, and further condition.
@@ -109,6 +109,25 @@ fn end_of(reversed_host: &str) -> String {
     format!("{reversed_host}/")
 }
 
+/// The index of sellers, for the rules on payees and prices, and for sign-ins.
+pub(in crate::ledger) const BY_SELLER: &str = "by_seller";
+
+/// Returns the names of the indices that a check reads, some of them twice.
+pub(in crate::ledger) fn of_check(check: &LimitCheck) -> impl Iterator<Item = &'static str> {
+    let sellers = check.payee.is_some() || check.price.is_some();
+    let of_limits = check.queries().flat_map(|query| {
+        let (scope, moment) = (query.scope(), query.since.moment);
+        // A total moves on by the first charge of a scope that may be wider.
+        let wider = indexed_scope(scope, moment);
+        let of = |scope: &Scope, moment| [true, false].map(|is_part| index(scope, moment, is_part));
+        // A total that begins asks first whether its scope is new, and that of a domain for its hosts.
+        let new = is_range(scope).then(|| index(scope, Moment::CountsAt, false));
+        let read = of(scope, moment).into_iter().chain(of(&wider, moment));
+        read.chain(new).collect::<Vec<_>>()
+    });
+    of_limits.chain(sellers.then_some(BY_SELLER))
+}
+
 /// Returns the index whose range has the fewest other purchases. Windows of reservations are short, and few payments
 /// expire between two looks at them. Everything else is read by its scope, except the hosts below a domain: their
 /// purchases are not in the order of time, so a part of them is read among all purchases of that time.
@@ -117,7 +136,6 @@ fn end_of(reversed_host: &str) -> String {
 ///
 /// SQLite is told which index to use, since it would have to guess. Without the index a query fails, and does not
 /// read the whole table.
-#[cfg(feature = "sqlite")]
 pub(in crate::ledger) const fn index(scope: &Scope, moment: Moment, is_part: bool) -> &'static str {
     match (moment, scope) {
         (Moment::ExpiresAt, _) => "by_expires_at",
@@ -139,7 +157,6 @@ pub(in crate::ledger) const fn index(scope: &Scope, moment: Moment, is_part: boo
 }
 
 /// Whether the purchases of the scope are one range of the index that [`index`] names for a range without a start.
-#[cfg(feature = "sqlite")]
 pub(in crate::ledger) const fn is_range(scope: &Scope) -> bool {
     !matches!(
         scope,

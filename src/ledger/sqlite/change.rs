@@ -3,13 +3,13 @@
 use rusqlite::Connection;
 
 use super::file::{self, File};
-use super::indices;
 use super::view::View;
 use crate::clock::Timestamp;
 use crate::ledger::denials::DenialCount;
 use crate::ledger::one_step::Step;
 use crate::ledger::sql::denials as counts;
 use crate::ledger::sql::query;
+use crate::ledger::sql::scope::of_check;
 use crate::ledger::{
     LedgerError, Obtained, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption,
     SignsInStep, Transition,
@@ -157,5 +157,5 @@ pub(super) fn count(file: File<'_>, denials: &[DenialCount]) -> Result<(), Ledge
 
 /// Creates the indices that the checks need, unless the file has them.
 pub(super) fn prepare(file: File<'_>, checks: &LimitCheck) -> Result<(), LedgerError> {
-    indices::of_check(checks).try_for_each(|name| file.ensure_index(name))
+    of_check(checks).try_for_each(|name| file.ensure_index(name))
 }

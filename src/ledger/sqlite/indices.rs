@@ -8,11 +8,7 @@ use rusqlite::Connection;
 use super::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Part;
-use crate::ledger::sql::scope::{index, indexed_scope, indices, is_range};
-use crate::limit::{LimitCheck, Moment, Scope};
-
-/// The index of sellers, for the rules on payees and prices, and for sign-ins.
-pub(super) const BY_SELLER: &str = "by_seller";
+use crate::ledger::sql::scope::{BY_SELLER, indices};
 
 /// The indices of all files.
 ///
@@ -58,22 +54,6 @@ pub(super) fn on_demand() -> Vec<(&'static str, String)> {
     let by_scope = indices(&format!(" AND {}", Part::Timed.condition()));
     let others = OTHERS.map(|(name, sql)| (name, sql.to_owned()));
     by_scope.into_iter().chain(others).collect()
-}
-
-/// Returns the names of the indices that a check reads, some of them twice.
-pub(super) fn of_check(check: &LimitCheck) -> impl Iterator<Item = &'static str> {
-    let sellers = check.payee.is_some() || check.price.is_some();
-    let of_limits = check.queries().flat_map(|query| {
-        let (scope, moment) = (query.scope(), query.since.moment);
-        // A total moves on by the first charge of a scope that may be wider.
-        let wider = indexed_scope(scope, moment);
-        let of = |scope: &Scope, moment| [true, false].map(|is_part| index(scope, moment, is_part));
-        // A total that begins asks first whether its scope is new.
-        let new = is_range(scope).then(|| index(scope, Moment::CountsAt, false));
-        let read = of(scope, moment).into_iter().chain(of(&wider, moment));
-        read.chain(new).collect::<Vec<_>>()
-    });
-    of_limits.chain(sellers.then_some(BY_SELLER))
 }
 
 /// Whether the file has the index.

@@ -34,7 +34,6 @@ use tokio::sync::oneshot;
 use self::change::{buy, count, prepare, record, reserve, resumable, resume};
 use self::file::{File, Line};
 use self::guard::{Files, Guard};
-use self::indices::BY_SELLER;
 use self::reader::Reader;
 use self::siblings::Siblings;
 use self::view::View;
@@ -44,6 +43,7 @@ use super::hash_chain::Audit;
 use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
+use super::sql::scope::{BY_SELLER, of_check};
 use super::{
     Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Obtained, OpenOptions, Purchase,
     PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, SignsInStep, Transition,
@@ -509,7 +509,7 @@ fn examine(
     checks: &LimitCheck,
 ) -> Result<Option<Vec<LimitStatus>>, LedgerError> {
     let transaction = connection.transaction().map_err(failed)?;
-    for name in indices::of_check(checks) {
+    for name in of_check(checks) {
         if !indices::exists(&transaction, name)? {
             return Ok(None);
         }

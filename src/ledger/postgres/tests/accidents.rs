@@ -378,6 +378,7 @@ async fn a_commit_whose_answer_was_lost_is_in_the_witness_file_before_its_caller
     let proxy = Proxy::new(&url()).await;
     let url = format!("{} bursar_witness={}", proxy.url(), file.display());
     let ledger = Ledger::postgres_in(&url, &schema).await.unwrap();
+    index(&schema, &ledger).await;
     let early = copy(&schema).await;
     proxy.arm(Mishap::CutAfter);
     let answer = ledger

@@ -40,7 +40,7 @@ async fn transactions(schema: &str) -> i64 {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn the_changes_of_a_batch_share_a_transaction_and_count_for_each_other() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     let answers = together(&ledger, wishes(10, &lifetime(50))).await;
     for (number, answer) in answers.iter().enumerate() {
         match answer {
@@ -67,7 +67,7 @@ async fn the_changes_of_a_batch_share_a_transaction_and_count_for_each_other() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn one_purchase_that_many_callers_reserve_at_once_is_held_once() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     let wished = (0..5).map(|_| wish(order("order", 10), at(NOW), lifetime(100)));
     let answers = together(&ledger, wished).await;
     let held = |answer: &&Result<Reserved, LedgerError>| matches!(answer, Ok(Reserved::Held(_)));
@@ -82,7 +82,7 @@ async fn one_purchase_that_many_callers_reserve_at_once_is_held_once() {
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn each_change_of_a_batch_is_checked_at_its_own_time() {
     for is_late_first in [false, true] {
-        let (_, ledger) = new_schema().await;
+        let (_, ledger) = indexed_schema().await;
         let old = hold(&ledger, order("old", 10), NOW).await;
         let signed = signed(NOW + 300);
         ledger.record(&old, &signed, at(NOW)).await.unwrap();
@@ -112,7 +112,7 @@ async fn each_change_of_a_batch_is_checked_at_its_own_time() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn the_first_payee_of_a_seller_can_be_in_the_same_batch() {
-    let (_, ledger) = new_schema().await;
+    let (_, ledger) = indexed_schema().await;
     let wished = [0xC1, 0xC2].map(|payee| {
         let mut order = order(&payee.to_string(), 10);
         order.payee = alloy::primitives::Address::repeat_byte(payee);
@@ -134,7 +134,7 @@ async fn the_first_payee_of_a_seller_can_be_in_the_same_batch() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_change_that_the_server_refuses_leaves_the_others_of_its_batch() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     let mut wished = wishes(5, &lifetime(1000));
     wished[2].purchase.tag = Some("a\0b".to_owned());
     let answers = together(&ledger, wished).await;
@@ -167,6 +167,7 @@ async fn a_lost_commit_of_a_batch_neither_holds_twice_nor_loses() {
         let schema = schema();
         let proxy = Proxy::new(&url()).await;
         let ledger = Ledger::postgres_in(&proxy.url(), &schema).await.unwrap();
+        index(&schema, &ledger).await;
         proxy.arm(mishap);
         let answers = together(&ledger, wishes(8, &lifetime(50))).await;
         let held = answers
@@ -186,6 +187,7 @@ async fn every_caller_of_a_batch_with_an_uncertain_commit_gets_an_error() {
         let schema = schema();
         let proxy = Proxy::new(&url()).await;
         let ledger = short_of_time(&proxy.url(), &schema).await;
+        index(&schema, &ledger).await;
         proxy.arm(mishap);
         for answer in together(&ledger, wishes(5, &lifetime(1000))).await {
             assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
@@ -265,7 +267,7 @@ async fn a_purchase_takes_four_round_trips() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_connection_whose_session_was_exchanged_prepares_nothing_and_goes_on() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     hold(&ledger, order("one", 10), NOW).await;
     let swap = async || {
         let mut lease = database_of(&ledger).pool.get().await.unwrap();
@@ -296,7 +298,7 @@ async fn a_connection_whose_session_was_exchanged_prepares_nothing_and_goes_on()
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_caller_that_leaves_keeps_no_other_caller_waiting() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     for leaves in 0..6 {
         let wished: Vec<_> = (0..4)
             .map(|number| {
@@ -329,7 +331,7 @@ async fn a_caller_that_leaves_keeps_no_other_caller_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_runtime_that_ends_keeps_no_caller_waiting() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     for round in 0..10 {
         let (other, id) = (ledger.clone(), format!("other-{round}"));
         let runtime = std::thread::spawn(move || {
@@ -361,7 +363,7 @@ async fn a_runtime_that_ends_keeps_no_caller_waiting() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_denial_knows_the_payments_in_flight_of_its_own_batch() {
-    let (_, ledger) = new_schema().await;
+    let (_, ledger) = indexed_schema().await;
     let limits = vec![meter(
         Scope::Global,
         LimitKind::Exposure(Usd::from_micros(10).into()),
@@ -403,6 +405,7 @@ fn a_runtime_that_rests_after_its_own_answer_keeps_no_caller_of_its_batch_waitin
     let ledger = rests
         .block_on(Ledger::postgres_in(&url(), &schema))
         .unwrap();
+    rests.block_on(index(&schema, &ledger));
     let own = wish(order("own", 10), at(NOW), lifetime(1000));
     let mut refused = wish(order("refused", 10), at(NOW), lifetime(1000));
     refused.purchase.tag = Some("a\0b".to_owned());
@@ -438,6 +441,7 @@ fn a_runtime_that_rests_after_its_own_answer_keeps_no_caller_of_its_batch_waitin
 fn a_batch_in_a_runtime_that_nobody_runs_ends_with_an_error_for_the_callers_of_others() {
     let (schema, runtime, rests) = (schema(), still(), still());
     let ledger = rests.block_on(short_of_time(&url(), &schema));
+    rests.block_on(index(&schema, &ledger));
     let own = wish(order("own", 10), at(NOW), lifetime(1000));
     let other = wish(order("other", 10), at(NOW), lifetime(1000));
     let mut call = Box::pin(ledger.reserve(&own));
@@ -460,12 +464,49 @@ fn a_batch_in_a_runtime_that_nobody_runs_ends_with_an_error_for_the_callers_of_o
     drop(rests);
 }
 
+#[test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+fn a_lead_that_its_caller_does_not_begin_is_taken_over_by_another_caller() {
+    let (schema, runtime, rests) = (schema(), still(), still());
+    let ledger = runtime
+        .block_on(Ledger::postgres_in(&url(), &schema))
+        .unwrap();
+    runtime.block_on(index(&schema, &ledger));
+    let reserve = |id: &str| {
+        let (ledger, wish) = (ledger.clone(), wish(order(id, 10), at(NOW), lifetime(1000)));
+        async move { ledger.reserve(&wish).await }
+    };
+    // Another program has the lock, so the first batch waits.
+    let (first, program) = runtime.block_on(async {
+        let program = locked(&schema).await;
+        let first = tokio::spawn(reserve("first"));
+        someone_waits(&schema).await;
+        (first, program)
+    });
+    // The caller that will have the next lead rests.
+    let mut call = Box::pin(reserve("second"));
+    rests.block_on(async { drop((&mut call).now_or_never()) });
+    let third = runtime.spawn(reserve("third"));
+    runtime.block_on(async {
+        queued(&ledger, 2).await;
+        program.batch_execute("COMMIT").await.unwrap();
+    });
+    for call in [first, third] {
+        let answer = runtime.block_on(async { timeout(Duration::from_secs(30), call).await });
+        let answer = answer.expect("no caller waits for ever").unwrap();
+        assert!(matches!(answer, Ok(Reserved::Held(_))), "{answer:?}");
+    }
+    let answer = rests.block_on(call);
+    assert!(matches!(answer, Ok(Reserved::Held(_))), "{answer:?}");
+    assert!(runtime.block_on(ledger.verify(None)).unwrap().is_sound());
+}
+
 const FLEET: &str = "BURSAR_TEST_FLEET";
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn many_processes_with_many_calls_sign_exactly_as_many_as_fit() {
-    let (schema, ledger) = new_schema().await;
+    let (schema, ledger) = indexed_schema().await;
     let name = "ledger::postgres::tests::batches::one_process_of_the_fleet";
     let child = || {
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -287,9 +287,9 @@ async fn a_schema_is_created_when_the_ledger_is_first_used() {
     hold(&ledger, order("order", 10), NOW).await;
 }
 
-/// Removes the columns and tables of version 12.
+/// Removes the functions of version 13, and the tables and functions of version 12.
 const NO_TOTALS: &str = "DROP TABLE totals; DROP FUNCTION add_to_totals CASCADE; \
-    DROP FUNCTION change_totals CASCADE; DROP FUNCTION keep_total; DROP FUNCTION scopes_of; DROP FUNCTION host_of;";
+    DROP FUNCTION change_totals CASCADE; DROP FUNCTION keep_total; DROP FUNCTION keep_index; DROP FUNCTION scopes_of; DROP FUNCTION host_of;";
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
@@ -358,4 +358,118 @@ async fn a_schema_of_version_10_is_migrated_when_it_is_opened() {
     assert!(ledger.verify(Some(head)).await.unwrap().is_sound());
     let found = number(&schema, "SELECT version FROM bursar_schema").await;
     assert_eq!(found, VERSION);
+}
+
+/// The function of version 12.
+const SCOPES_12: &str = "CREATE OR REPLACE FUNCTION scopes_of(origin TEXT, host_reversed TEXT, network TEXT, asset TEXT, \
+        payee TEXT, tag TEXT, agent TEXT) \
+    RETURNS TEXT[] LANGUAGE sql IMMUTABLE AS $$ \
+    SELECT ARRAY['global', 'origin ' || origin, 'payee ' || payee, 'asset ' || network || ' ' || asset, \
+        'network ' || network, 'tag ' || tag, 'agent ' || agent, 'host ' || host_of(host_reversed, 9223372036854775807)] \
+        || ARRAY(SELECT 'host *.' || host_of(host_reversed, n) \
+            FROM generate_series(1, cardinality(string_to_array(host_reversed, '.')) - 1) AS n) \
+    $$";
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_schema_of_version_12_keeps_its_indices_and_counts_the_same_scopes() {
+    const ASKED: &str = "scopes_of('o', $1, 'n', 'a', 'p', NULL, 'agent')";
+    let (schema, ledger) = indexed_schema().await;
+    ledger
+        .reserve(&wish(order("first", 60), at(NOW), lifetime(100)))
+        .await
+        .unwrap();
+    drop(ledger);
+    let back = format!(
+        "DROP FUNCTION scopes_of; DROP FUNCTION keep_index; {SCOPES_12}; UPDATE bursar_schema SET version = 12"
+    );
+    meddle(&schema, &back).await;
+    let scopes = async || {
+        let client = other(&schema).await;
+        let mut all = Vec::new();
+        for host in ["com.example.api", "localhost", "[::1]", "1.0.0.127", "a..b"] {
+            let sql = format!("SELECT ARRAY(SELECT unnest({ASKED}) AS s ORDER BY s)");
+            let row = client.query_one(&sql, &[&host]).await.unwrap();
+            all.push(row.get::<_, Vec<Option<String>>>(0));
+        }
+        all
+    };
+    let before = scopes().await;
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
+    assert_eq!(scopes().await, before);
+    let version = number(&schema, "SELECT version FROM bursar_schema").await;
+    assert_eq!(version, VERSION);
+    let denied = ledger
+        .reserve(&wish(order("second", 41), at(NOW), lifetime(100)))
+        .await;
+    assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
+    hold(&ledger, order("third", 40), NOW).await;
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+    let by_scope = "SELECT count(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexname LIKE 'by\\_%'";
+    assert_eq!(number(&schema, by_scope).await, 13);
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_ledger_on_a_server_gets_an_index_when_a_limit_reads_it() {
+    let (schema, ledger) = new_schema().await;
+    let has = async |name: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND tablename = 'purchases' AND indexname = '{name}'"
+        );
+        number(&schema, &sql).await == 1
+    };
+    // The conditions of a role that does not own the table.
+    let role = format!(
+        "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
+         GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, chain_head TO {schema}"
+    );
+    meddle(&schema, &role).await;
+    drop(ledger);
+    let as_role = format!("{} user={schema}", url());
+    let open = async || Ledger::postgres_in(&as_role, &schema).await.unwrap();
+    let ledger = open().await;
+    for name in indices::names() {
+        assert!(!has(name).await, "{name}");
+    }
+    let reserve = async |ledger: &Ledger, id: &str, limits| {
+        let held = ledger.reserve(&wish(order(id, 10), at(NOW), limits)).await;
+        assert!(matches!(held, Ok(Reserved::Held(_))), "{held:?}");
+    };
+    reserve(&ledger, "one", lifetime(1000)).await;
+    assert!(has("by_counts_at").await);
+    assert!(!has("by_payee").await);
+    let payee = crate::limit::Scope::Payee(order("two", 10).payee);
+    let limits = || {
+        let kind = crate::limit::LimitKind::Payments(crate::ledger::conformance::HOUR, 3);
+        vec![crate::ledger::conformance::meter(payee.clone(), kind)]
+    };
+    // A denial needs it as well, and the index outlives the denied change.
+    let none = crate::limit::LimitKind::Payments(crate::ledger::conformance::HOUR, 0);
+    let none = vec![crate::ledger::conformance::meter(payee.clone(), none)];
+    let denied = ledger.reserve(&wish(order("no", 10), at(NOW), none)).await;
+    assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
+    assert!(has("by_reserved_at").await || has("by_payee").await);
+    reserve(&ledger, "two", limits()).await;
+    reserve(&open().await, "three", limits()).await;
+    assert!(!has("by_agent").await);
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_ledger_whose_indices_cannot_be_created_pays_all_the_same() {
+    let (schema, ledger) = new_schema().await;
+    meddle(&schema, "DROP FUNCTION keep_index").await;
+    for (id, micros) in [("one", 60), ("two", 40)] {
+        let held = ledger
+            .reserve(&wish(order(id, micros), at(NOW), lifetime(100)))
+            .await;
+        assert!(matches!(held, Ok(Reserved::Held(_))), "{held:?}");
+    }
+    let denied = ledger
+        .reserve(&wish(order("three", 1), at(NOW), lifetime(100)))
+        .await;
+    assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
 }

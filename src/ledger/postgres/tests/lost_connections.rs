@@ -10,6 +10,7 @@ async fn a_lost_commit_neither_holds_twice_nor_loses() {
         let schema = schema();
         let proxy = Proxy::new(&url()).await;
         let ledger = Ledger::postgres_in(&proxy.url(), &schema).await.unwrap();
+        index(&schema, &ledger).await;
         let sound = async |events: i64| {
             assert_eq!(
                 number(&schema, "SELECT count(*) FROM purchases").await,
@@ -53,6 +54,7 @@ async fn a_lost_commit_that_cannot_be_asked_about_is_an_error() {
         let schema = schema();
         let proxy = Proxy::new(&url()).await;
         let ledger = short_of_time(&proxy.url(), &schema).await;
+        index(&schema, &ledger).await;
         proxy.arm(mishap);
         let wish = wish(order("order", 10), at(NOW), lifetime(10));
         let answer = ledger.reserve(&wish).await;

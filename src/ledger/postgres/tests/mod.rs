@@ -85,3 +85,34 @@ async fn new_schema() -> (String, Ledger) {
     let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
     (schema, ledger)
 }
+
+/// Creates all indices, so that the next transaction of the ledger makes a change.
+async fn index(schema: &str, ledger: &Ledger) {
+    for name in indices::names() {
+        meddle(schema, &format!("SELECT keep_index('{name}')")).await;
+    }
+    let mut known = database_of(ledger).indices.known();
+    known.extend(indices::names());
+}
+
+/// Returns a new ledger with all indices.
+async fn indexed_schema() -> (String, Ledger) {
+    let (schema, ledger) = new_schema().await;
+    index(&schema, &ledger).await;
+    (schema, ledger)
+}
+
+/// Locks the ledger as another program, until it commits.
+async fn locked(schema: &str) -> tokio_postgres::Client {
+    let program = other(schema).await;
+    let lock = "BEGIN; LOCK TABLE chain_head IN EXCLUSIVE MODE";
+    program.batch_execute(lock).await.unwrap();
+    program
+}
+
+/// Waits until someone waits for the lock.
+async fn someone_waits(schema: &str) {
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'chain_head'::regclass AND NOT granted";
+    while number(schema, waits).await == 0 {}
+}

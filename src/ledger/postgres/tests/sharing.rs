@@ -93,6 +93,52 @@ async fn one_process_of_the_race() {
     }
 }
 
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn the_first_caller_to_come_back_while_another_process_writes_shares_with_those_behind_it() {
+    let (schema, ledger) = indexed_schema().await;
+    let reserve = |id: String| {
+        let ledger = ledger.clone();
+        let wish = wish(order(&id, 1), at(NOW), lifetime(1000));
+        tokio::spawn(async move { ledger.reserve(&wish).await })
+    };
+    let held = async |call: tokio::task::JoinHandle<_>| {
+        let answer = call.await.unwrap();
+        assert!(matches!(answer, Ok(Reserved::Held(_))), "{answer:?}");
+    };
+    held(reserve("alone".to_owned())).await;
+    // A batch of several waits for the lock for long.
+    let program = locked(&schema).await;
+    let calls: Vec<_> = (0..4)
+        .map(|number| reserve(format!("one-{number}")))
+        .collect();
+    someone_waits(&schema).await;
+    program
+        .batch_execute("SELECT pg_sleep(0.2); COMMIT")
+        .await
+        .unwrap();
+    for call in calls {
+        held(call).await;
+    }
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM events";
+    let before = number(&schema, transactions).await;
+    let program = locked(&schema).await;
+    let first = reserve("first".to_owned());
+    someone_waits(&schema).await;
+    let second = reserve("second".to_owned());
+    let both = async {
+        while database_of(&ledger).queue.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let both = timeout(Duration::from_secs(30), both).await;
+    both.expect("no batch has taken the first one");
+    program.batch_execute("COMMIT").await.unwrap();
+    held(first).await;
+    held(second).await;
+    assert_eq!(number(&schema, transactions).await, before + 1);
+}
+
 /// `tests/postgres/run cargo nextest run --all-features --run-ignored only --no-capture postgres::tests::measure`
 #[tokio::test]
 #[ignore = "a measurement"]
