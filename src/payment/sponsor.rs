@@ -21,6 +21,10 @@ use crate::x402::{Sponsor, Sponsored, offers_gas};
 /// How long a payment waits for the nonce, and for the fees of a transaction.
 const LONGEST_READ: Duration = Duration::from_secs(3);
 
+/// How long the ledger may take to record that the signer did not answer. Half of the margin of a lease is left for the wait
+/// for the ledger before.
+const RECORDING: Duration = Duration::from_secs(15);
+
 /// An approval of Permit2 that is signed together with a payment.
 #[derive(Debug)]
 pub(super) enum Sponsorship {
@@ -159,7 +163,8 @@ impl Payer {
     }
 
     /// Asks for the signatures of a payment: that of the approval, if there is one, and that of the authorization. Neither
-    /// leaves the process if the other one is missing. The signer is asked for nothing once the lease of the hold has ended.
+    /// leaves the process if the other one is missing. The signer is asked for nothing if the hold would end before it must have
+    /// answered.
     pub(super) async fn signatures(
         &self,
         authorization: &Authorization,
@@ -169,7 +174,9 @@ impl Payer {
     ) -> Result<(Signature, Option<Sponsored>), SignerError> {
         let signer = self.inner.signer.as_ref();
         let signer = signer.ok_or_else(|| SignerError::unavailable("the payer has no signer"))?;
-        self.is_held(lease_until)?;
+        let longest = signer.time_limit();
+        let first = sponsorship.as_ref().map_or(Duration::ZERO, |_| longest);
+        self.is_held_for(longest.saturating_add(first), lease_until)?;
         let sponsored = match (sponsorship, authorization) {
             (Some(Sponsorship::Permit(nonce)), Authorization::Permit(permit)) => {
                 let token = token_permit(permit, nonce);
@@ -188,21 +195,23 @@ impl Payer {
             }
             _ => None,
         };
-        self.is_held(lease_until)?;
+        self.is_held_for(longest, lease_until)?;
         let signature = signer.sign(authorization).await?;
         let signature = self.accepted(authorization, signature, events).await?;
         Ok((signature, sponsored))
     }
 
-    /// Checks that the hold has not ended. Another payment can have the room of a hold that ended, and a signer that is asked
-    /// and does not answer may have signed.
-    fn is_held(&self, lease_until: Timestamp) -> Result<(), SignerError> {
+    /// Checks that the hold does not end before the signer must have answered, and the ledger knows whether it did. Another
+    /// payment can have the room of a hold that ended, and a signer that does not answer may have signed.
+    fn is_held_for(&self, signing: Duration, lease_until: Timestamp) -> Result<(), SignerError> {
         let now = self.now();
-        if lease_until > now {
+        // A signer without a time limit has a hold without an end.
+        if lease_until == Timestamp::MAX || lease_until > now.after(signing).after(RECORDING) {
             return Ok(());
         }
         Err(SignerError::unavailable(format!(
-            "the ledger held the amount until {lease_until}, and it is {now}: the signer was not asked; send the request again"
+            "the ledger holds the amount until {lease_until}, and it is {now}: too late for the signer, which was not asked; \
+             send the request again"
         )))
     }
 }

@@ -193,10 +193,7 @@ async fn a_signer_is_not_asked_after_the_hold_ended() {
         (PaymentStatus::NotPaid, 0),
         "{error}"
     );
-    assert!(
-        error.to_string().contains("the signer was not asked"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("which was not asked"), "{error}");
     let paid = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         (paid.payment_status(), signatures.count()),

@@ -4,13 +4,12 @@
 //! so a function of the owner creates it. No result depends on an index: without one, the server reads more.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::time::timeout;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::change::Change;
 use super::link::Ask;
 use super::pool::Failure;
+use super::totals::WRITES;
 use super::{Database, pause};
 use crate::ledger::sql::query::Query;
 use crate::ledger::sql::row::Cells;
@@ -29,7 +28,7 @@ pub(super) fn is_on_demand(statement: &str) -> bool {
         .any(|name| statement.contains(&format!("CREATE INDEX {name} ")))
 }
 
-/// Returns the SQL of a function that creates an index. Its schema is quoted.
+/// Returns the SQL of a function that creates an index for those who write purchases. Its schema is quoted.
 pub(super) fn create(schema: &str) -> String {
     let others = TABLES.split(';').filter(|sql| is_on_demand(sql));
     let by_scope = indices("").map(|(_, sql)| sql);
@@ -41,9 +40,11 @@ pub(super) fn create(schema: &str) -> String {
             Some(format!("WHEN '{name}' THEN {sql};\n"))
         })
         .collect();
+    let writes = WRITES.replace("{schema}", schema);
     format!(
         "CREATE OR REPLACE FUNCTION keep_index(name TEXT) RETURNS VOID LANGUAGE plpgsql SECURITY DEFINER \
          SET search_path = {schema}, pg_temp AS $$ BEGIN \
+         IF NOT {writes} THEN RAISE insufficient_privilege USING MESSAGE = 'only those who write purchases create indices'; END IF; \
          IF to_regclass(name) IS NULL THEN CASE name\n{statements}END CASE; END IF; END $$;"
     )
 }
@@ -66,94 +67,103 @@ fn existing() -> Query {
 
 /// The indices that this process need not create any more.
 #[derive(Default)]
-pub(super) struct Indices {
-    known: Mutex<BTreeSet<&'static str>>,
-    creating: tokio::sync::Mutex<()>,
-}
+pub(super) struct Indices(Mutex<BTreeSet<&'static str>>);
 
 impl Indices {
     pub(super) fn known(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retain_unknown(&self, names: &mut BTreeSet<&'static str>) {
-        let known = self.known();
-        names.retain(|name| !known.contains(name));
+    /// Returns the names that are new. They are known from here on.
+    fn claim(&self, names: impl IntoIterator<Item = &'static str>) -> Vec<&'static str> {
+        let mut known = self.known();
+        let new = names.into_iter().filter(|name| known.insert(*name));
+        new.collect()
+    }
+
+    fn forget(&self, names: &[&'static str]) {
+        self.known().retain(|name| !names.contains(name));
     }
 }
 
 impl Database {
     /// Creates the indices that a change reads.
-    pub(super) async fn index(&self, change: &Change) {
+    pub(super) async fn index(self: &Arc<Self>, change: &Change) {
         if let Some(checks) = change.checks() {
             self.ensure_indices(of_check(checks)).await;
         }
     }
 
     /// Creates the indices that a search for purchases of a seller reads.
-    pub(super) async fn index_sellers(&self) {
+    pub(super) async fn index_sellers(self: &Arc<Self>) {
         self.ensure_indices([BY_SELLER]).await;
     }
 
-    /// Creates indices, unless this process knows of them. One that cannot be created is not tried again, so that it delays
-    /// few payments.
-    async fn ensure_indices(&self, names: impl IntoIterator<Item = &'static str>) {
-        let mut missing: BTreeSet<&'static str> = names.into_iter().collect();
-        self.indices.retain_unknown(&mut missing);
-        if missing.is_empty() {
+    /// Creates indices that this process does not know of. Calls that come meanwhile do not wait for them.
+    async fn ensure_indices(self: &Arc<Self>, names: impl IntoIterator<Item = &'static str>) {
+        let new = self.indices.claim(names);
+        if new.is_empty() {
             return;
         }
-        // A caller that nobody polls must not keep the others waiting.
-        let _first = timeout(self.timeout, self.indices.creating.lock()).await;
-        self.indices.retain_unknown(&mut missing);
-        for attempt in 1..=ATTEMPTS {
-            if missing.is_empty() {
-                return;
-            }
-            let mut began = false;
-            match self.create_indices(&missing, &mut began).await {
-                Ok(()) => {}
-                Err(Failure::Conflict(_)) if attempt < ATTEMPTS => {
-                    pause(attempt).await;
-                    continue;
+        // If the caller stops waiting, the server has not worked for nothing: the task goes on.
+        let database = Arc::clone(self);
+        drop(tokio::spawn(async move { database.create_indices(&new).await }).await);
+    }
+
+    /// Creates each index in a transaction of its own, so that other programs can write in between. One that cannot be
+    /// created is not tried again: each attempt would delay payments.
+    async fn create_indices(&self, names: &[&'static str]) {
+        let Ok(missing) = self.missing_indices(names).await else {
+            // The change itself will tell why the server cannot be asked.
+            self.indices.forget(names);
+            return;
+        };
+        for (done, name) in missing.iter().enumerate() {
+            let mut attempt = 1;
+            loop {
+                let mut began = false;
+                match self.create_index(name, &mut began).await {
+                    Ok(()) => break,
+                    Err(Failure::Conflict(_)) if attempt < ATTEMPTS => {
+                        pause(attempt).await;
+                        attempt = attempt.saturating_add(1);
+                    }
+                    Err(_) if !began => {
+                        self.indices.forget(missing.get(done..).unwrap_or_default());
+                        return;
+                    }
+                    Err(failure) => {
+                        let error = failure.into_error();
+                        tracing::warn!(%error, name, "PostgreSQL: limits are slow without this index");
+                        break;
+                    }
                 }
-                // The change itself will tell why the server cannot be written to.
-                Err(Failure::Conflict(_) | Failure::Lost(_)) if !began => return,
-                Err(failure) => {
-                    let error = failure.into_error();
-                    tracing::warn!(%error, ?missing, "PostgreSQL: limits are slow without these indices");
-                }
             }
-            self.indices.known().append(&mut missing);
         }
     }
 
-    /// Creates indices, unless the database has them. Sets `began` when it begins to create them.
-    async fn create_indices(
-        &self,
-        names: &BTreeSet<&'static str>,
-        began: &mut bool,
-    ) -> Result<(), Failure> {
-        let settings = self.write_settings().await?;
-        let mut missing = names.clone();
+    async fn missing_indices(&self, names: &[&'static str]) -> Result<Vec<&'static str>, Failure> {
+        let mut missing = names.to_vec();
         for row in &self.try_rows(&existing()).await? {
-            missing.remove(&*Cells::of(row)?.string("name")?);
+            let existing = Cells::of(row)?.string("name")?;
+            missing.retain(|name| **name != *existing);
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
+        Ok(missing)
+    }
+
+    /// Creates an index. Sets `began` when the transaction has the lock.
+    async fn create_index(&self, name: &str, began: &mut bool) -> Result<(), Failure> {
+        let settings = self.write_settings().await?;
         let mut lease = self.pool.get().await?;
         let link = lease.link()?;
         let created = async {
             self.timed(link.begin(settings)).await?;
             *began = true;
-            for name in missing {
-                let create = Query {
-                    sql: "SELECT keep_index(CAST(? AS TEXT))".into(),
-                    values: vec![name.to_owned().into()],
-                };
-                self.timed(link.ask(vec![Ask::none(create)])).await?;
-            }
+            let create = Query {
+                sql: "SELECT keep_index(CAST(? AS TEXT))".into(),
+                values: vec![name.to_owned().into()],
+            };
+            self.timed(link.ask(vec![Ask::none(create)])).await?;
             self.timed(link.commit_now()).await
         }
         .await;

@@ -95,12 +95,14 @@ pub(super) async fn claim(
             Ok(false)
         }
         WITH_ALL_INDICES => {
-            let functions = [
-                totals::renew(),
-                &indices::create(&quoted(schema)?),
-                &set_version(),
+            let schema = quoted(schema)?;
+            // The version comes first: of two programs that migrate at once, one gets a conflict, and tries again.
+            let statements = [
+                set_version(),
+                totals::renew(&schema),
+                indices::create(&schema),
             ];
-            transaction.batch_execute(&functions.join("\n")).await?;
+            transaction.batch_execute(&statements.join("\n")).await?;
             migrated(WITH_ALL_INDICES);
             Ok(false)
         }
@@ -147,11 +149,11 @@ async fn add_totals(transaction: &Client, schema: &str, from: i64) -> Result<(),
         .collect();
     let index = format!("DROP INDEX IF EXISTS undelivered; {undelivered}");
     let statements = [
+        &set_version(),
         &totals::create(schema),
         totals::GRANTS,
         &index,
         &indices::create(schema),
-        &set_version(),
     ];
     transaction.batch_execute(&statements.join("\n")).await?;
     migrated(from);

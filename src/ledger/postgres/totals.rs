@@ -35,17 +35,23 @@ CREATE FUNCTION host_of(reversed TEXT, labels BIGINT) RETURNS TEXT LANGUAGE sql 
     SELECT string_agg(label, '.' ORDER BY place DESC)
     FROM unnest(string_to_array(reversed, '.')) WITH ORDINALITY AS parts (label, place) WHERE place <= labels
 $$;
-
-CREATE FUNCTION keep_total(scope TEXT, unit TEXT, span TEXT, moment TEXT, after BIGINT, next BIGINT, sum NUMERIC)
-RETURNS BOOLEAN LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
-    INSERT INTO totals VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (scope, unit, span)
-    DO UPDATE SET after = excluded.after, next = excluded.next, sum = excluded.sum RETURNING true
-$$;
 "#;
 
-/// The scopes that count a purchase. A function in SQL would be planned anew for each row, and took nine tenths of the time of
-/// a trigger.
-const SCOPES: &str = r"
+/// Whether the role that calls a function with the rights of its owner can write purchases. The name of the schema is quoted.
+pub(super) const WRITES: &str = "has_table_privilege(CAST(coalesce(nullif(current_setting('role'), 'none'), session_user) AS name), \
+    '{schema}.purchases', 'INSERT')";
+
+/// The functions that version 13 changed. Those who only read purchases cannot write a total.
+///
+/// `scopes_of` returns the scopes that count a purchase. A function in SQL would be planned anew for each row, and took nine
+/// tenths of the time of a trigger.
+const FUNCTIONS: &str = r#"
+CREATE OR REPLACE FUNCTION keep_total(scope TEXT, unit TEXT, span TEXT, moment TEXT, after BIGINT, next BIGINT, sum NUMERIC)
+RETURNS BOOLEAN LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+    INSERT INTO totals SELECT $1, $2, $3, $4, $5, $6, $7 WHERE {writes} ON CONFLICT (scope, unit, span)
+    DO UPDATE SET after = excluded.after, next = excluded.next, sum = excluded.sum RETURNING true
+$$;
+
 CREATE OR REPLACE FUNCTION scopes_of(origin TEXT, host_reversed TEXT, network TEXT, asset TEXT, payee TEXT, tag TEXT, agent TEXT)
 RETURNS TEXT[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -65,7 +71,7 @@ BEGIN
     RETURN scopes || ('host ' || host);
 END
 $$;
-";
+"#;
 
 /// A function that changes the totals. `{changes}` are rows of purchases with a sign.
 const FUNCTION: &str = r"
@@ -143,14 +149,15 @@ pub(super) fn create(schema: &str) -> String {
         "NEW TABLE AS new_rows OLD TABLE AS old_rows",
         &both,
     );
-    [TABLES, SCOPES, &added, &changed]
-        .join("\n")
-        .replace("{schema}", schema)
+    let more = [TABLES, &added, &changed].join("\n");
+    [more.replace("{schema}", schema), renew(schema)].join("\n")
 }
 
-/// Returns the SQL that replaces the functions of version 12.
-pub(super) const fn renew() -> &'static str {
-    SCOPES
+/// Returns the SQL that replaces functions of version 12. The schema is quoted.
+pub(super) fn renew(schema: &str) -> String {
+    FUNCTIONS
+        .replace("{writes}", WRITES)
+        .replace("{schema}", schema)
 }
 
 /// Lets those who can read purchases read the totals, after a migration.

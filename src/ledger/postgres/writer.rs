@@ -128,7 +128,8 @@ impl Queue {
     fn take_over(&self, job: u64) -> Option<u64> {
         let mut state = self.state();
         let lead = state.lead.as_ref();
-        let is_late = lead.is_some_and(|lead| !lead.began && lead.since.elapsed() >= HAND_OVER);
+        // Without a lead, the one who took it over went before it began.
+        let is_late = lead.is_none_or(|lead| !lead.began && lead.since.elapsed() >= HAND_OVER);
         let waits = is_late && state.waiting.iter().any(|waiting| waiting.number == job);
         waits.then(|| state.hand_over())
     }

@@ -473,3 +473,57 @@ async fn a_ledger_whose_indices_cannot_be_created_pays_all_the_same() {
         .await;
     assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
 }
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_role_that_only_reads_writes_no_total_and_creates_no_index() {
+    let (schema, ledger) = new_schema().await;
+    hold(&ledger, order("none", 10), NOW).await;
+    ledger
+        .reserve(&wish(order("first", 50), at(NOW), lifetime(100)))
+        .await
+        .unwrap();
+    let role = format!(
+        "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}"
+    );
+    meddle(&schema, &role).await;
+    let as_role = format!("{} user={schema}", url());
+    let (client, connection) = tokio_postgres::connect(&as_role, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let ask = async |sql: &str| {
+        let sql = format!("SET search_path = {schema}; {sql}");
+        client.batch_execute(&sql).await
+    };
+    ask("SELECT keep_total(scope, unit, span, moment, after, next, 0) FROM totals")
+        .await
+        .unwrap();
+    let refused = ask("SELECT keep_index('by_tag')").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    let denied = ledger
+        .reserve(&wish(order("second", 41), at(NOW), lifetime(100)))
+        .await;
+    assert!(matches!(denied, Ok(Reserved::Denied(_))), "{denied:?}");
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn programs_that_migrate_a_schema_at_the_same_time_all_open_it() {
+    let (schema, ledger) = new_schema().await;
+    hold(&ledger, order("order", 10), NOW).await;
+    drop(ledger);
+    meddle(&schema, "UPDATE bursar_schema SET version = 12").await;
+    let opening = (0..8).map(|_| {
+        let schema = schema.clone();
+        tokio::spawn(async move {
+            let ledger = Ledger::postgres_in(&url(), &schema).await?;
+            ledger.purchases(&Filter::all()).await
+        })
+    });
+    for opened in opening.collect::<Vec<_>>() {
+        assert_eq!(opened.await.unwrap().unwrap().len(), 1);
+    }
+    let version = number(&schema, "SELECT version FROM bursar_schema").await;
+    assert_eq!(version, VERSION);
+}
