@@ -473,7 +473,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let call = json!({ "from": SENDER.to_string(), "to": world.usdc.to_string(), "data": format!("0x{data}") });
-    world.rpc("eth_sendTransaction", json!([call])).await;
+    world.send(call).await;
     world.finalize().await;
     let now = Timestamp::from_secs(world.time().await);
     match reader.ask(&pending, now).await {
@@ -712,7 +712,7 @@ async fn a_wallet_that_is_not_deployed_is_asked_by_a_simulated_deployment() {
     let at = json!([wallet.to_string(), "latest"]);
     assert_eq!(world.rpc("eth_getCode", at).await, "0x");
     let call = json!({ "from": SENDER.to_string(), "to": FACTORY.to_string(), "data": digits(&deployment) });
-    world.rpc("eth_sendTransaction", json!([call])).await;
+    world.send(call).await;
     assert_eq!(ask(&good).await, ContractSignature::Accepted);
     assert_eq!(ask(&wrapped(&good)).await, ContractSignature::Accepted);
     assert_eq!(ask(&bad).await, ContractSignature::Refused);

@@ -55,7 +55,7 @@ async fn approve(world: &World, owner: Address, units: u64) {
     let call = json!({
         "from": owner.to_string(), "to": world.usdc.to_string(), "data": format!("0x095ea7b3{words}"),
     });
-    world.rpc("eth_sendTransaction", json!([call])).await;
+    world.send(call).await;
 }
 
 #[tokio::test]

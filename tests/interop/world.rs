@@ -101,6 +101,20 @@ impl World {
         .collect()
     }
 
+    /// Sends a transaction of an account that the chain signs for, and waits until it is in a block.
+    pub(crate) async fn send(&self, call: Value) {
+        let hash = self.rpc("eth_sendTransaction", json!([call])).await;
+        for _ in 0..100 {
+            let receipt = self.rpc("eth_getTransactionReceipt", json!([&hash])).await;
+            if !receipt.is_null() {
+                assert_eq!(receipt["status"], "0x1", "{receipt}");
+                return;
+            }
+            self.rpc("evm_mine", json!([])).await;
+        }
+        unreachable!("{hash} is in no block");
+    }
+
     /// Mines blocks until every earlier block is finalized.
     pub(crate) async fn finalize(&self) {
         for _ in 0..4 {
