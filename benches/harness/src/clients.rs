@@ -13,7 +13,7 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
 
 use crate::drive::{Failure, Measured, Plan, drive};
-use crate::pieces::policy;
+use crate::pieces;
 use crate::server::{PAYEE, PRICE, USDC};
 
 /// Anvil's account 0, published with it.
@@ -37,9 +37,14 @@ fn payer(policy: Policy) -> Result<ClientBuilder, Failure> {
         .allow_http_loopback(true))
 }
 
+/// Ten limits. Each purchase is another request, so the default loop guard denies none.
+fn policy() -> Policy {
+    pieces::policy().loop_guard(Duration::from_secs(60), 30)
+}
+
 async fn buy(client: Client, url: String, plan: Plan) -> Result<Measured, Failure> {
-    drive(plan, move |_| {
-        let (client, url) = (client.clone(), url.clone());
+    drive(plan, move |number| {
+        let (client, url) = (client.clone(), format!("{url}?{number}"));
         async move {
             let response = client.get(url.as_str()).allow_duplicate().send().await?;
             if response.payment_status() != PaymentStatus::Paid {
