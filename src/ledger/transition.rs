@@ -447,7 +447,7 @@ mod tests {
     fn an_earlier_hold_that_ended_at_the_moment_of_a_signature_cannot_be_signed() {
         let mut purchase = held();
         let earlier = purchase.lease_until;
-        purchase.lease_until = earlier.after(std::time::Duration::from_secs(60));
+        purchase.lease_until = Timestamp::from_secs(1120);
         let mut latest = signed(1300);
         if let Transition::Signed { lease, .. } = &mut latest {
             *lease = purchase.lease_until;
