@@ -508,19 +508,7 @@ const FLEET: &str = "BURSAR_TEST_FLEET";
 async fn many_processes_with_many_calls_sign_exactly_as_many_as_fit() {
     let (schema, ledger) = indexed_schema().await;
     let name = "ledger::postgres::tests::batches::one_process_of_the_fleet";
-    let child = || {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name, "--ignored", "--nocapture"]);
-        command
-            .env(FLEET, &schema)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    let children: Vec<_> = (0..4).map(|_| child()).collect();
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
-    }
+    in_four_processes(name, FLEET, &schema);
     let signed = "SELECT count(*) FROM purchases WHERE state = 'signed' OR state = 'settled'";
     assert_eq!(number(&schema, signed).await, 100);
     let report = ledger.verify(None).await.unwrap();

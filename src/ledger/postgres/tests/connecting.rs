@@ -119,16 +119,7 @@ async fn a_server_that_becomes_read_only_holds_nothing_until_it_is_not() {
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_role_that_cannot_forget_is_enough() {
     let (schema, _) = new_schema().await;
-    meddle(
-        &schema,
-        &format!(
-            "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
-             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
-             GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, chain_head TO {schema}"
-        ),
-    )
-    .await;
-    let url = format!("{} user={schema}", url());
+    let url = paying_role(&schema).await;
     let ledger = Ledger::postgres_in(&url, &schema).await.unwrap();
     let key = hold(&ledger, order("order", 10), NOW).await;
     ledger
@@ -419,15 +410,9 @@ async fn a_ledger_on_a_server_gets_an_index_when_a_limit_reads_it() {
         );
         number(&schema, &sql).await == 1
     };
-    // The conditions of a role that does not own the table.
-    let role = format!(
-        "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
-         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
-         GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, chain_head TO {schema}"
-    );
-    meddle(&schema, &role).await;
     drop(ledger);
-    let as_role = format!("{} user={schema}", url());
+    // The role does not own the table.
+    let as_role = paying_role(&schema).await;
     let open = async || Ledger::postgres_in(&as_role, &schema).await.unwrap();
     let ledger = open().await;
     for name in indices::names() {
@@ -483,12 +468,7 @@ async fn a_role_that_only_reads_writes_no_total_and_creates_no_index() {
         .reserve(&wish(order("first", 50), at(NOW), lifetime(100)))
         .await
         .unwrap();
-    let role = format!(
-        "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
-         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}"
-    );
-    meddle(&schema, &role).await;
-    let as_role = format!("{} user={schema}", url());
+    let as_role = reading_role(&schema).await;
     let (client, connection) = tokio_postgres::connect(&as_role, NoTls).await.unwrap();
     tokio::spawn(connection);
     let ask = async |sql: &str| {

@@ -67,6 +67,43 @@ pub(in crate::ledger) async fn meddle(schema: &str, sql: &str) {
     other(schema).await.batch_execute(sql).await.unwrap();
 }
 
+/// Creates a role that reads the schema, and returns the URL for it.
+async fn reading_role(schema: &str) -> String {
+    let role = format!(
+        "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema};"
+    );
+    meddle(schema, &role).await;
+    format!("{} user={schema}", url())
+}
+
+/// Creates a role that pays and can forget nothing, and returns the URL for it.
+async fn paying_role(schema: &str) -> String {
+    let as_role = reading_role(schema).await;
+    let writes = format!(
+        "GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, chain_head TO {schema}"
+    );
+    meddle(schema, &writes).await;
+    as_role
+}
+
+/// Runs the test of this name in four processes at once, with `variable` set to the schema.
+fn in_four_processes(name: &str, variable: &str, schema: &str) {
+    let child = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--ignored", "--nocapture"]);
+        command
+            .env(variable, schema)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| child()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 async fn number(schema: &str, sql: &str) -> i64 {
     other(schema)
         .await

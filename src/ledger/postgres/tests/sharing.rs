@@ -55,24 +55,8 @@ const RACE: &str = "BURSAR_TEST_RACE";
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn processes_hold_exactly_as_many_as_fit() {
     let (schema, ledger) = new_schema().await;
-    let child = || {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([
-            "--exact",
-            "ledger::postgres::tests::sharing::one_process_of_the_race",
-            "--ignored",
-            "--nocapture",
-        ]);
-        command
-            .env(RACE, &schema)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    let children: Vec<_> = (0..4).map(|_| child()).collect();
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
-    }
+    let name = "ledger::postgres::tests::sharing::one_process_of_the_race";
+    in_four_processes(name, RACE, &schema);
     assert_eq!(number(&schema, "SELECT count(*) FROM purchases").await, 50);
     assert_eq!(ledger.verify(None).await.unwrap().events, 50);
 }
