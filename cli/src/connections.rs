@@ -1,10 +1,20 @@
 //! The connections of a server on loopback. A program that has no token must not keep those out that have one.
 
 use std::collections::VecDeque;
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+use hyper::body::{Body, Incoming};
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+use hyper::{server::conn::http1, service::HttpService};
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+use tokio::{net::TcpStream, sync::watch};
 
 /// The connections that are open, in the order in which they came.
 pub(crate) struct Connections {
@@ -57,6 +67,28 @@ impl Connections {
         };
         task.abort();
         true
+    }
+}
+
+/// Serves one connection until it ends. After the stop it ends with the answer that it is writing.
+#[cfg(any(feature = "mcp-proxy", feature = "proxy"))]
+pub(crate) async fn serve_until_stop<S>(
+    connection: http1::Connection<TokioIo<TcpStream>, S>,
+    mut stopping: watch::Receiver<bool>,
+) where
+    S: HttpService<Incoming>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::ResBody: Body + 'static,
+    <S::ResBody as Body>::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // A client that left, or no HTTP: there is nobody to tell.
+        ended = connection.as_mut() => drop(ended),
+        _ = async { stopping.wait_for(|stopping| *stopping).await.is_ok() } => {
+            connection.as_mut().graceful_shutdown();
+            drop(connection.await);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Handler, Proxy};
-use crate::connections::{Connections, Guest};
+use crate::connections::{Connections, Guest, serve_until_stop};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::secrets::{self, MCP_TOKEN};
@@ -146,19 +145,10 @@ async fn accept(
                 let (service, token, guest) = (service.clone(), Arc::clone(&token), guest.clone());
                 async move { Ok::<_, Infallible>(answer(request, service, &token, &guest).await) }
             });
-            let mut stopping = stopping.subscribe();
-            connections.spawn(async move {
-                let mut server = http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(HEADER);
-                let mut connection = pin!(server.serve_connection(TokioIo::new(stream), answer));
-                tokio::select! {
-                    ended = connection.as_mut() => drop(ended),
-                    _ = async { stopping.wait_for(|stopping| *stopping).await.is_ok() } => {
-                        connection.as_mut().graceful_shutdown();
-                        drop(connection.await);
-                    }
-                }
-            })
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER);
+            let connection = server.serve_connection(TokioIo::new(stream), answer);
+            connections.spawn(serve_until_stop(connection, stopping.subscribe()))
         });
     }
 }

@@ -22,7 +22,6 @@ mod tokens;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
-use crate::connections::{Connections, Guest};
+use crate::connections::{Connections, Guest, serve_until_stop};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::{output, policies, wallet};
@@ -256,7 +255,7 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
 async fn connection(proxy: Arc<Proxy>, stream: TcpStream, guest: Guest) {
     // Without it, small events of a stream wait for each other.
     drop(stream.set_nodelay(true));
-    let mut stopping = proxy.stopping.subscribe();
+    let stopping = proxy.stopping.subscribe();
     let service = service_fn(move |request| {
         let (proxy, guest) = (Arc::clone(&proxy), guest.clone());
         // The future is boxed, because it is large and moves.
@@ -267,15 +266,8 @@ async fn connection(proxy: Arc<Proxy>, stream: TcpStream, guest: Guest) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        // A program that left, or no HTTP: there is nobody to tell.
-        ended = connection.as_mut() => drop(ended),
-        _ = async { stopping.wait_for(|stopping| *stopping).await.is_ok() } => {
-            connection.as_mut().graceful_shutdown();
-            drop(connection.await);
-        }
-    }
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    serve_until_stop(connection, stopping).await;
 }
 
 /// The signals that the proxy receives.
