@@ -143,18 +143,14 @@ async fn a_role_that_cannot_forget_is_enough() {
     )
     .await;
     ledger.record_denials().await.unwrap();
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = other_by(&url, &schema).await;
     for sql in [
         "UPDATE events SET at = 0",
         "DELETE FROM events",
         "DELETE FROM purchases",
         "DELETE FROM chain_head",
     ] {
-        let error = client
-            .batch_execute(&format!("SET search_path = {schema}; {sql}"))
-            .await
-            .unwrap_err();
+        let error = client.batch_execute(sql).await.unwrap_err();
         assert_eq!(
             error.code(),
             Some(&SqlState::INSUFFICIENT_PRIVILEGE),
@@ -469,16 +465,15 @@ async fn a_role_that_only_reads_writes_no_total_and_creates_no_index() {
         .await
         .unwrap();
     let as_role = reading_role(&schema).await;
-    let (client, connection) = tokio_postgres::connect(&as_role, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let ask = async |sql: &str| {
-        let sql = format!("SET search_path = {schema}; {sql}");
-        client.batch_execute(&sql).await
-    };
-    ask("SELECT keep_total(scope, unit, span, moment, after, next, 0) FROM totals")
+    let client = other_by(&as_role, &schema).await;
+    client
+        .batch_execute("SELECT keep_total(scope, unit, span, moment, after, next, 0) FROM totals")
         .await
         .unwrap();
-    let refused = ask("SELECT keep_index('by_tag')").await.unwrap_err();
+    let refused = client
+        .batch_execute("SELECT keep_index('by_tag')")
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
     let denied = ledger
         .reserve(&wish(order("second", 41), at(NOW), lifetime(100)))

@@ -54,7 +54,12 @@ pub(in crate::ledger) async fn new_ledger() -> Ledger {
 
 /// Connects as another program.
 async fn other(schema: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
+    other_by(&url(), schema).await
+}
+
+/// Connects as another program, by this URL.
+async fn other_by(url: &str, schema: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
         .batch_execute(&format!("SET search_path = {schema}"))
