@@ -52,8 +52,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SERIALIZABLE: &str = "ISOLATION LEVEL SERIALIZABLE READ WRITE";
 /// A transaction that reads.
 const READ_ONLY: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// The server would otherwise keep a plan that reads a whole table, from the time when the table was small, or plan each
-/// statement anew. Versions before 12 do not have all of these settings.
+/// Without these settings, the server keeps a plan that reads a whole table, from the time when the table was small, or plans
+/// a statement at each use. Versions before 12 do not have all of them.
 const TUNING: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_generic_plan";
 /// Waits for other writers.
 const LOCK: &str = "; LOCK TABLE chain_head IN EXCLUSIVE MODE";

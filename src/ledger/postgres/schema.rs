@@ -140,8 +140,8 @@ async fn add_columns(transaction: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds the totals of version 12, an index, and the functions of version 13. The indices stay. A program of version 11 that still has the ledger open can write: the
-/// server itself keeps the totals.
+/// Adds the totals of version 12, an index, and the functions of version 13. The indices stay. A program of version 11 that
+/// still has the ledger open can write: the server itself keeps the totals.
 async fn add_totals(transaction: &Client, schema: &str, from: i64) -> Result<(), Failure> {
     let undelivered: String = TABLES
         .split_inclusive(";\n")
@@ -188,8 +188,8 @@ async fn create_tables(transaction: &Client, schema: &str) -> Result<(), Failure
     Ok(())
 }
 
-/// Returns [`TABLES`] in the SQL of PostgreSQL, without the indices that only some limits read. `host_reversed` and `path` are compared by bytes and not by the
-/// alphabet of a language.
+/// Returns [`TABLES`] in the SQL of PostgreSQL, without the indices that only some limits read. `host_reversed` and `path` are
+/// compared by bytes and not by the alphabet of a language.
 fn tables() -> String {
     let statements = TABLES.split_inclusive(";\n");
     statements

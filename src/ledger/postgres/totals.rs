@@ -43,7 +43,7 @@ pub(super) const WRITES: &str = "has_table_privilege(CAST(coalesce(nullif(curren
 
 /// The functions that version 13 changed. Those who only read purchases cannot write a total.
 ///
-/// `scopes_of` returns the scopes that count a purchase. A function in SQL would be planned anew for each row, and took nine
+/// `scopes_of` returns the scopes that count a purchase. The server would plan a function in SQL for each row, which took nine
 /// tenths of the time of a trigger.
 const FUNCTIONS: &str = r#"
 CREATE OR REPLACE FUNCTION keep_total(scope TEXT, unit TEXT, span TEXT, moment TEXT, after BIGINT, next BIGINT, sum NUMERIC)
